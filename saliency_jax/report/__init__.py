@@ -1,0 +1,1 @@
+"""Pictures and tables of a run. Everything here takes arrays and imports no JAX."""
