@@ -1,0 +1,1 @@
+"""Networks: classifiers, maskers and the import of their weights."""

@@ -1,0 +1,123 @@
+"""The masker of CASM: from the maps of an encoder to a mask.
+
+Zolna, Geras, Cho: Classifier-agnostic saliency map extraction (arXiv 1805.08249),
+with the choice of maps of Phang, Park, Geras (arXiv 2010.09750), who read 3 and 4.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from saliency_jax.errors import InputError
+from saliency_jax.models.resnet import (
+    PAD_1,
+    ResNet,
+    batch_norm,
+    he_normal_fan_out,
+    uniform_fan_in,
+)
+
+
+class CasmMasker(nn.Module):
+    """The decoder of CASM; it sees no class and so cannot depend on one.
+
+    Map 0 enters as it is; every other map is brought to `features` channels (1x1
+    convolution, BatchNorm, ReLU) and to the size of map 0. One 3x3 convolution makes
+    the mask there. 249,153 parameters on the five maps of a ResNet-50.
+
+    The 3x3 convolution starts, as the original's, at N(0, sqrt(2 / 9)) over some
+    thousands of inputs: nearly every pixel of the first masks is 0 or 1.
+
+    Attributes:
+      taps: which maps to read; (3, 4) with ResNet-50 has 198,017 parameters.
+      features: channels of each projected map.
+      final_upsampling: "nearest", the original's (the mask has blocks), or "bilinear".
+      dtype: of the computation; the sigmoid and the mask are float32.
+    """
+
+    taps: tuple[int, ...] = (0, 1, 2, 3, 4)
+    features: int = 64
+    final_upsampling: str = "nearest"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        taps: Sequence[Float[Array, "B _ _ _"]],
+        image_size: tuple[int, int],
+        train: bool,
+    ) -> Float[Array, "B H W"]:
+        """Returns masks in [0, 1], 1 = salient.
+
+        Args:
+          taps: all maps of the encoder, from the finest. Who trains the encoder on
+            something else passes them through `jax.lax.stop_gradient`.
+          image_size: (H, W) of the masks.
+          train: normalise with the batch's statistics and update the running ones.
+
+        Raises:
+          InputError: a map that the encoder does not have, none at all, or an unknown
+            `final_upsampling`.
+        """
+        if not self.taps or not set(self.taps) <= set(range(len(taps))):
+            raise InputError(
+                f"masker taps {self.taps} are not among the encoder's; "
+                f"choose from {tuple(range(len(taps)))}"
+            )
+        if self.final_upsampling not in ("nearest", "bilinear"):
+            raise InputError(
+                f"final_upsampling {self.final_upsampling!r} is unknown; "
+                "use 'nearest' or 'bilinear'"
+            )
+        height, width = taps[0].shape[1:3]
+        maps = []
+        for index in self.taps:
+            x = taps[index].astype(self.dtype)
+            if index > 0:
+                x = nn.Conv(
+                    self.features,
+                    (1, 1),
+                    use_bias=False,
+                    dtype=self.dtype,
+                    kernel_init=he_normal_fan_out,
+                    name=f"conv_{index}",
+                )(x)
+                x = nn.relu(batch_norm(f"bn_{index}", train, self.dtype)(x))
+                shape = (x.shape[0], height, width, self.features)
+                x = jax.image.resize(x, shape, "bilinear")
+            maps.append(x)
+        x = jnp.concatenate(maps, axis=-1)
+        x = nn.Conv(
+            1,
+            (3, 3),
+            padding=PAD_1,
+            dtype=self.dtype,
+            kernel_init=he_normal_fan_out,
+            bias_init=uniform_fan_in(9 * x.shape[-1]),
+            name="final",
+        )(x)
+        mask = nn.sigmoid(x[..., 0].astype(jnp.float32))
+        # The sigmoid comes before the upsampling, as in the original.
+        shape = (mask.shape[0], *image_size)
+        return jax.image.resize(mask, shape, self.final_upsampling, antialias=False)
+
+
+class EncoderMasker(nn.Module):
+    """A masker with an encoder of its own, trained with it.
+
+    The encoder keeps its `fc` layer, unused, so that a classifier's variables fit.
+    """
+
+    encoder: ResNet
+    decoder: CasmMasker
+
+    def __call__(
+        self, images_normalised: Float[Array, "B H W 3"], train: bool
+    ) -> Float[Array, "B H W"]:
+        """Returns masks in [0, 1] for images after `classifier.normalise`."""
+        _, taps = self.encoder(images_normalised, train)
+        return self.decoder(taps, images_normalised.shape[1:3], train)
