@@ -1,0 +1,36 @@
+"""The one exception for mistakes that a user can mend, and the wrapper of commands."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+
+class InputError(ValueError):
+    """Something from outside (file, flag, label, box, checkpoint) is not usable.
+
+    The message is one line: it names the thing, says what was expected and what to
+    do. Commands print it without a traceback and exit with code 2.
+    """
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs `main` as an absl command; an `InputError` becomes one line and exit code 2."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        except InputError as error:
+            message = " ".join(str(error).split())
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(2)
+
+    def parse(argv: Sequence[str]) -> Sequence[str]:
+        try:
+            return flags.FLAGS(argv)
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+            message = " ".join(str(error).split())
+            print(f"error: {message} (see --help)", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded, flags_parser=parse)

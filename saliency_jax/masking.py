@@ -1,0 +1,48 @@
+"""Edited images: what a mask keeps, what it removes, and what takes its place."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from saliency_jax.types import Images, Masks
+
+
+def to_float(images: Images) -> Float[Array, "B H W 3"]:
+    """Returns images in [0, 1]; `uint8` is divided by 255, floats pass unchanged."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255.0
+    return images
+
+
+def mean_infill(mean: tuple[float, float, float]) -> Float[Array, "1 1 1 3"]:
+    """The data set's mean colour as an infill.
+
+    A classifier's normalisation sends this colour to zero, so filling with it is the
+    `x * (1 - m)` in normalised space of CASM's training (casme, train.py).
+    """
+    return jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, 3)
+
+
+def masked_in(
+    images: Float[Array, "B H W 3"], masks: Masks, infill: Num[Array, "#B #H #W 3"]
+) -> Float[Array, "B H W 3"]:
+    """Keeps the salient part: `m * x + (1 - m) * infill`.
+
+    Args:
+      images: in [0, 1].
+      masks: in [0, 1], 1 = kept.
+      infill: what stands where the mask is 0, broadcast against the images.
+    """
+    keep = masks[..., None]
+    return keep * images + (1.0 - keep) * infill
+
+
+def masked_out(
+    images: Float[Array, "B H W 3"], masks: Masks, infill: Num[Array, "#B #H #W 3"]
+) -> Float[Array, "B H W 3"]:
+    """Removes the salient part: `(1 - m) * x + m * infill`. See `masked_in`."""
+    return masked_in(images, 1.0 - masks, infill)
+
+
+def mask_area(masks: Masks) -> Float[Array, "B"]:
+    """The share of each image that its mask keeps, in [0, 1]."""
+    return jnp.mean(masks, axis=(1, 2))

@@ -1,0 +1,1 @@
+"""Per-example losses: arrays in, `[B]` out; no config, no model, no reduction."""

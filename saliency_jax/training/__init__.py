@@ -1,0 +1,1 @@
+"""State, optimisers, steps, checkpoints and logs of `train.py`."""
