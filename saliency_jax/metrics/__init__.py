@@ -1,0 +1,1 @@
+"""Figures that make masks comparable; all take arrays and none imports JAX."""
