@@ -22,6 +22,19 @@ from saliency_jax.models.resnet import (
 )
 
 
+def upsample(
+    masks: Float[Array, "B h w"], size: tuple[int, int], method: str
+) -> Float[Array, "B H W"]:
+    """Returns the masks at `size` = (H, W) by "nearest" or half-pixel "bilinear"."""
+    rows, row_rest = divmod(size[0], masks.shape[1])
+    columns, column_rest = divmod(size[1], masks.shape[2])
+    if method == "nearest" and row_rest == column_rest == 0:
+        # The gradient of repeating is a plain sum; that of `resize` is a scatter, whose
+        # sums come in no fixed order on a GPU.
+        return jnp.repeat(jnp.repeat(masks, rows, axis=1), columns, axis=2)
+    return jax.image.resize(masks, (masks.shape[0], *size), method, antialias=False)
+
+
 class CasmMasker(nn.Module):
     """The decoder of CASM; it sees no class and so cannot depend on one.
 
@@ -102,8 +115,7 @@ class CasmMasker(nn.Module):
         )(x)
         mask = nn.sigmoid(x[..., 0].astype(jnp.float32))
         # The sigmoid comes before the upsampling, as in the original.
-        shape = (mask.shape[0], *image_size)
-        return jax.image.resize(mask, shape, self.final_upsampling, antialias=False)
+        return upsample(mask, image_size, self.final_upsampling)
 
 
 class EncoderMasker(nn.Module):
