@@ -147,7 +147,8 @@ def test_agrees_with_plain_loops():
         boxes = []
         for _ in range(rng.integers(1, 4)):
             x0, y0 = rng.integers(0, width // 2), rng.integers(0, height // 2)
-            x1, y1 = x0 + rng.integers(1, width // 2), y0 + rng.integers(1, height // 2)
+            x1 = x0 + rng.integers(width // 4, width // 2 + 2)
+            y1 = y0 + rng.integers(height // 4, height // 2 + 2)
             boxes.append([int(edge) for edge in (x0, y0, x1, y1)])
         scores = score_one(mask, boxes, (width, height))
         hit, f1, f1a = brute_force(mask.tolist(), boxes, width, height)
@@ -155,7 +156,7 @@ def test_agrees_with_plain_loops():
         assert scores["f1"] == pytest.approx(f1, abs=1e-9)
         assert scores["f1a"] == pytest.approx(f1a, abs=1e-9)
         hits += hit
-    assert 20 < hits < 280  # both outcomes were tried
+    assert 30 < hits < 270  # both outcomes were tried
 
 
 def test_components_agree_with_scipy_on_ties():
