@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` as an absl command; an `InputError` becomes one line and exit code 2."""
+    """Runs `main` as an absl command; an `InputError` is one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Named streams of keys, derived from (seed, stream, step); nothing random is stored."""
+"""Named streams of keys, derived from (seed, stream, step) and never stored."""
 
 import zlib
 

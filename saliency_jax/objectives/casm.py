@@ -63,18 +63,22 @@ def thinning(name: str) -> Thinning:
     )
 
 
-def area_weight(name: str, score: str, num_classes: int) -> float:
-    """The published lambda of a thinning strategy, scaled to `num_classes`.
-
-    The lambdas balance the area against an entropy of at most ln 1000, so with K
-    classes they shrink by ln K / ln 1000.
+def published_area_weight(name: str, score: str) -> float:
+    """The authors' lambda of a thinning strategy and a score, for 1,000 classes.
 
     Raises:
       InputError: for an unknown strategy or score.
     """
     if score not in SCORES:
         raise InputError(f"unknown score {score!r}: expected one of {SCORES}")
-    weight = thinning(name).area_weight[score]
+    return thinning(name).area_weight[score]
+
+
+def scaled_area_weight(weight: float, num_classes: int) -> float:
+    """A lambda for 1,000 classes, scaled to `num_classes` K: `weight * ln K / ln 1000`.
+
+    The lambdas balance the area against an entropy, which is at most ln K.
+    """
     return weight * math.log(num_classes) / math.log(1000)
 
 

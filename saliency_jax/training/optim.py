@@ -1,4 +1,4 @@
-"""Optimisers with PyTorch's update order and a schedule that reads the training step."""
+"""Optimisers in PyTorch's update order, whose schedule reads the training step."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -39,8 +39,8 @@ def create_optimiser(config: Mapping[str, Any], total_steps: int) -> Optimiser:
     momentum or Adam.
 
     Args:
-      config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd), `weight_decay`,
-        `clip_norm` (0 = none), `schedule` ("constant", "step" or "cosine"), and the
+      config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd),
+        `weight_decay`, `clip_norm` (0 = none), `schedule` ("constant", "step" or "cosine"), and the
         schedule's `warmup_steps`, `decay_every`, `decay_factor`.
       total_steps: where a cosine schedule ends.
 

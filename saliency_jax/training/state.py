@@ -1,16 +1,11 @@
-"""What training changes, as one pytree."""
+"""What training changes, as one pytree, and the two ways a network moves."""
+
+from typing import Any
 
 import flax
-import jax
-import jax.numpy as jnp
 import optax
-from flax import linen as nn
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
-from saliency_jax import pool as pools
-from saliency_jax import prng
-from saliency_jax.models.classifier import normalise
-from saliency_jax.models.masker import EncoderMasker
 from saliency_jax.pool import ClassifierPool
 from saliency_jax.training.optim import Optimiser
 from saliency_jax.types import PyTree
@@ -25,24 +20,39 @@ class NetState:
     opt_state: optax.OptState
 
     @property
-    def variables(self) -> PyTree:
+    def variables(self) -> dict[str, PyTree]:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 @flax.struct.dataclass
 class TrainState:
-    """The whole run. `masker` and `pool` are None in the classifier stage, and `pool`
-    wherever no past classifier is ever the critic (thinning F and L)."""
+    """The whole run.
+
+    `masker` is None in the classifier stage. `pool` is None there, and wherever no past
+    classifier is ever the critic (thinning F and L).
+    """
 
     step: Int[Array, ""]
     classifier: NetState
     masker: NetState | None = None
     pool: ClassifierPool | None = None
 
-    @property
-    def networks(self) -> dict[str, PyTree]:
-        """The variables alone: what `load_masker` reads and `best` keeps."""
-        nets = {"classifier": self.classifier.variables}
-        if self.masker is not None:
-            nets["masker"] = self.masker.variables
-        return nets
+
+def create_net(variables: PyTree, optimiser: Optimiser) -> NetState:
+    """A network at the start of its training."""
+    params = variables["params"]
+    return NetState(
+        params, variables.get("batch_stats", {}), optimiser.direction.init(params)
+    )
+
+
+def descend(
+    net: NetState,
+    gradients: PyTree,
+    batch_stats: PyTree,
+    optimiser: Optimiser,
+    step: Any,
+) -> NetState:
+    """One optimiser step, taking over the batch statistics of the forward pass."""
+    params, opt_state = optimiser.update(gradients, net.opt_state, net.params, step)
+    return NetState(params, batch_stats, opt_state)

@@ -1,0 +1,30 @@
+r"""A small classifier of the embedded shapes.
+
+python train.py --config configs/classifier_shapes.py --workdir runs/classifier_shapes
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the experiment; `arg` is empty or `smoke`."""
+    common.check_classifier_arg(arg)
+    config = common.classifier_config()
+    config.total_steps = 1000
+
+    config.data.name = "shapes"
+    config.data.image_size = 64
+    config.data.batch_size = 64
+    config.data.min_area = 0.5
+
+    config.classifier.network = "resnet10"
+    config.classifier.width = 32
+    config.classifier.stem = "small_stride2"
+    config.classifier.optimiser.learning_rate = 0.05
+    config.classifier.optimiser.weight_decay = 5e-4
+    config.classifier.optimiser.warmup_steps = 50
+    if common.is_smoke(arg):
+        common.shrink(config)
+    return config

@@ -1,0 +1,137 @@
+"""Every field that a run has, with the published values; the experiments override."""
+
+from ml_collections import ConfigDict
+
+from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from saliency_jax.objectives import casm
+
+
+def classifier_config() -> ConfigDict:
+    """The stage `classifier`: supervised training from scratch."""
+    config = ConfigDict()
+    config.stage = "classifier"
+    config.seed = 0
+    config.total_steps = 0
+
+    config.data = data = ConfigDict()
+    data.name = ""
+    data.data_dir = "data"
+    data.image_size = 224
+    data.batch_size = 128  # over all devices
+    data.mean = IMAGENET_MEAN
+    data.std = IMAGENET_STD
+    data.min_area = 0.08  # of the random resized crop
+    data.flip = True
+    data.erasing_probability = 0.0
+    data.holdout = 1000  # training images with boxes that judge `best`
+    data.num_threads = 4
+    data.num_workers = 0  # processes; 0 reads in threads of this one
+
+    config.classifier = classifier = ConfigDict()
+    classifier.network = "resnet50"
+    classifier.width = 64
+    classifier.stem = "imagenet"
+    classifier.num_classes = 0  # taken from the data
+    classifier.dtype = "float32"
+    classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file
+    classifier.label_smoothing = 0.0
+    classifier.optimiser = ConfigDict(
+        {
+            "name": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "clip_norm": 0.0,
+            "schedule": "cosine",
+            "warmup_steps": 0,
+            "decay_every": 0,
+            "decay_factor": 0.1,
+        }
+    )
+
+    config.checkpoint = ConfigDict({"every": 1000, "keep_last": 1})
+    config.log = ConfigDict({"every": 50, "evaluate_every": 1000, "picture_every": 500})
+    return config
+
+
+def casm_config(arg: str, default_thinning: str) -> ConfigDict:
+    """The stage `casm`, with the authors' constants (kondiz/casme).
+
+    Args:
+      arg: what stands behind the colon of `--config`, comma-separated, in any order: a
+        thinning strategy (F, L, FL, L100, ...), a score (entropy, classification), a
+        variant (author, paper), `smoke`.
+      default_thinning: where `arg` names none.
+    """
+    config = classifier_config()
+    config.stage = "casm"
+
+    classifier = config.classifier.optimiser
+    classifier.learning_rate = 1e-3
+    classifier.schedule = "step"
+    classifier.decay_every = 40_060  # 20 of the original's epochs of 2,003 steps
+    del config.classifier.label_smoothing
+
+    config.masker = masker = ConfigDict()
+    masker.encoder = "shared"  # or "own"
+    masker.taps = (0, 1, 2, 3, 4)
+    masker.features = 64
+    masker.final_upsampling = "nearest"  # or "bilinear"
+    masker.optimiser = ConfigDict(classifier.to_dict())
+    masker.optimiser.name = "adam"
+    masker.optimiser.clip_norm = 10.0
+
+    config.casm = options = ConfigDict()
+    options.thinning = default_thinning
+    options.score = "entropy"
+    options.variant = "author"  # or "paper": Algorithm 1 as printed
+    # Lambda for 1,000 classes (the step uses lambda * ln K / ln 1000); 0 takes the
+    # published one of the thinning strategy and the score.
+    options.area_weight = 0.0
+    options.pool_slots = 30
+
+    for word in arg.split(","):
+        if word in casm.SCORES:
+            options.score = word
+        elif word in casm.VARIANTS:
+            options.variant = word
+        elif word not in ("", "smoke"):
+            casm.thinning(word)
+            options.thinning = word
+    return config
+
+
+def is_smoke(arg: str) -> bool:
+    """Whether the words behind the colon ask for the form that runs in seconds."""
+    return "smoke" in arg.split(",")
+
+
+def check_classifier_arg(arg: str) -> None:
+    """Checks the words behind the colon of a classifier's config.
+
+    Raises:
+      InputError: when there is anything but `smoke`.
+    """
+    if arg not in ("", "smoke"):
+        raise InputError(f"config argument {arg!r}: expected nothing or 'smoke'")
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes any experiment run in seconds on a CPU: the same path, tiny sizes."""
+    config.total_steps = 6
+    config.data.batch_size = 8
+    config.data.image_size = 32
+    config.data.holdout = 16
+    config.data.num_threads = 1
+    config.classifier.network = "resnet10"
+    config.classifier.width = 8
+    config.classifier.stem = "small_stride2"
+    config.classifier.optimiser.warmup_steps = 0
+    config.checkpoint.every = 3
+    config.log.every = 2
+    config.log.evaluate_every = 3
+    config.log.picture_every = 3
+    if config.stage == "casm":
+        config.casm.pool_slots = 3
+        config.masker.features = 8

@@ -1,0 +1,61 @@
+"""One step of the `classifier` stage."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from saliency_jax.models.classifier import normalise
+from saliency_jax.models.resnet import ResNet
+from saliency_jax.objectives import terms
+from saliency_jax.training.optim import Optimiser
+from saliency_jax.training.state import TrainState, descend
+from saliency_jax.types import Batch
+
+Metrics = dict[str, Array]
+
+
+def make_classifier_step(
+    classifier: ResNet,
+    optimiser: Optimiser,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    label_smoothing: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the pure `step(state, batch) -> (state, metrics)`.
+
+    Args:
+      classifier: the network.
+      optimiser: its optimiser.
+      mean: of each channel, for images in [0, 1].
+      std: likewise.
+      label_smoothing: see `terms.cross_entropy`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        inputs, labels = normalise(batch["image"], mean, std), batch["label"]
+
+        def loss_fn(params, batch_stats):
+            (logits, _), updates = classifier.apply(
+                {"params": params, "batch_stats": batch_stats},
+                inputs,
+                True,
+                mutable=["batch_stats"],
+            )
+            losses = terms.cross_entropy(logits, labels, label_smoothing)
+            return jnp.mean(losses), (logits, updates["batch_stats"])
+
+        net = state.classifier
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (logits, batch_stats)), gradients = grad_fn(net.params, net.batch_stats)
+        net = descend(net, gradients, batch_stats, optimiser, state.step)
+        metrics = {
+            "loss": loss,
+            "accuracy": jnp.mean(terms.is_correct(logits, labels)),
+            "learning_rate": optimiser.learning_rate(state.step),
+        }
+        return state.replace(step=state.step + 1, classifier=net), metrics
+
+    return step

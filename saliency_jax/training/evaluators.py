@@ -1,0 +1,86 @@
+"""Figures of held-out images during training, and their formatting."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Shaped
+
+from saliency_jax.metrics.localisation import casm_scores
+from saliency_jax.types import Batch, Logits, Masks
+
+
+def classification(
+    classify: Callable[[Shaped[np.ndarray, "B H W 3"]], Logits],
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """Top-1 and top-5 accuracy, as fractions.
+
+    Args:
+      classify: images to logits.
+      batches: finite; padding is ignored.
+    """
+    top1, top5, count = 0, 0, 0
+    for batch in batches:
+        valid = np.asarray(batch["valid"])
+        hits = top_hits(
+            np.asarray(classify(batch["image"])), np.asarray(batch["label"])
+        )
+        top1 += int(hits[valid, 0].sum())
+        top5 += int(hits[valid].any(axis=1).sum())
+        count += int(valid.sum())
+    return {"accuracy": top1 / count, "top5_accuracy": top5 / count}
+
+
+def top_hits(
+    logits: Shaped[np.ndarray, "B K"], labels: Shaped[np.ndarray, "B"]
+) -> Shaped[np.ndarray, "B 5"]:
+    """Whether the n-th highest logit is the true class, for the first five."""
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    return order == labels[:, None]
+
+
+def localisation(
+    predict: Callable[[Shaped[np.ndarray, "B H W 3"]], tuple[Masks, Logits]],
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """CASM's localisation figures and the classifier's accuracy, as fractions.
+
+    Args:
+      predict: images to masks and logits.
+      batches: finite, with boxes; padding is ignored.
+    """
+    totals: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        valid = np.asarray(batch["valid"])
+        masks, logits = jax.device_get(predict(batch["image"]))
+        correct = top_hits(logits, np.asarray(batch["label"]))[:, 0]
+        scores = casm_scores(
+            masks, np.asarray(batch["boxes_pixels"]), np.asarray(batch["original_size"])
+        )
+        counts = valid & scores.scored
+        for name, values in (
+            ("le", ~scores.hit[counts]),
+            ("om", ~(scores.hit & correct)[counts]),
+            ("f1", scores.f1[counts]),
+            ("accuracy", correct[valid]),
+            ("mask_mean", masks[valid].mean(axis=(1, 2))),
+        ):
+            totals.setdefault(name, []).append(values)
+    return {name: float(np.mean(np.concatenate(v))) for name, v in totals.items()}
+
+
+def selection_score(scores: dict[str, float]) -> float:
+    """What `best` maximises: a low localisation error, or a high accuracy."""
+    return -scores["le"] if "le" in scores else scores["accuracy"]
+
+
+def mean_of(metrics: Sequence[dict[str, Array]]) -> dict[str, float]:
+    """The mean of every metric over some steps, fetched from the device at once."""
+    fetched = jax.device_get(list(metrics))
+    return {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
+
+
+def one_line(values: dict[str, float]) -> str:
+    """`name 0.123, name 4.56`: figures for a person."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

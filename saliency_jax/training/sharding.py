@@ -1,0 +1,39 @@
+"""One mesh axis: the batch is split over the devices, everything else is replicated."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from saliency_jax.errors import InputError
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (or the given ones) along the axis 'data'."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device: the state."""
+    return NamedSharding(mesh, P())
+
+
+def by_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over the devices: a batch."""
+    return NamedSharding(mesh, P("data"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Checks that a global batch divides over the devices and processes.
+
+    Raises:
+      InputError: when it does not.
+    """
+    if batch_size < 1 or batch_size % mesh.size or batch_size % jax.process_count():
+        raise InputError(
+            f"config.data.batch_size = {batch_size} does not divide over {mesh.size} "
+            f"devices in {jax.process_count()} processes: choose a multiple of "
+            f"{mesh.size}"
+        )

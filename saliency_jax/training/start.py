@@ -1,0 +1,60 @@
+"""Where a run's classifier comes from: a finished run, or an imported weights file."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from saliency_jax.errors import InputError
+from saliency_jax.models.create import create_classifier, init_networks
+from saliency_jax.models.weights import load_torch_resnet
+from saliency_jax.saliency import read_run_config
+from saliency_jax.training.checkpoints import restore_networks
+from saliency_jax.types import PyTree
+
+ARCHITECTURE = ("network", "width", "stem", "num_classes")
+
+
+def initial_classifier(config: ConfigDict) -> PyTree | None:
+    """Returns the variables that `config.classifier.init` names, None for fresh ones.
+
+    Raises:
+      InputError: when the stage `casm` names none, or what is named does not fit.
+    """
+    init = config.classifier.init
+    if not init:
+        if config.stage == "casm":
+            raise InputError(
+                "the stage casm starts from a trained classifier: set "
+                "--config.classifier.init to a classifier run or to a weights file "
+                "(.pth, .safetensors); this makes one: python train.py --config "
+                f"configs/classifier_{experiment_name(config)}.py --workdir "
+                f"runs/classifier_{experiment_name(config)}"
+            )
+        return None
+    path = Path(init)
+    if not path.exists():
+        raise InputError(
+            f"config.classifier.init = {init} does not exist: name a classifier run or "
+            "a weights file"
+        )
+    module = create_classifier(config.classifier)
+    size = config.data.image_size
+    if path.is_file():
+        return load_torch_resnet(path, module, (1, size, size, 3))
+    other = read_run_config(path)["classifier"]
+    for name in ARCHITECTURE:
+        if other[name] != config.classifier[name]:
+            raise InputError(
+                f"classifier run {init} has classifier.{name} = {other[name]!r}, this "
+                f"config has {config.classifier[name]!r}: make them agree"
+            )
+    like = jax.eval_shape(
+        lambda key: init_networks(module, None, key, size), jax.random.key(0)
+    )
+    return restore_networks(path, "last", like)[0]["classifier"]
+
+
+def experiment_name(config: ConfigDict) -> str:
+    """The suffix of the config files of a data set."""
+    return "imagenet" if config.data.name == "imagenet_loc" else config.data.name
