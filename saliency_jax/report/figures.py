@@ -2,7 +2,7 @@
 
 Removed pixels show one fill everywhere: the data set's mean colour, the colour that the
 masked image has in training (there it is zero after normalisation). Functions here take
-and return plain numpy arrays.
+and return plain numpy arrays; small images are enlarged to a readable size.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Num, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 
 from saliency_jax.errors import InputError
 
-CELL = 144  # smallest side of a cell, in pixels; smaller images are enlarged
+READABLE_SIDE = 144  # the least side of a cell in pixels
 GAP = 4
-INK = (40, 40, 40)
-
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-FONT_SCALE = 0.45
-LINE_HEIGHT = 18
 HEADER = 24
+LABEL_WIDTH = 132
+TEXT_SCALE = 0.45
+LINE = 18
+
+INK = (40, 40, 40)
+FILED = (40, 220, 60)
+PREDICTED = (255, 50, 50)
 
 
 def picture_strip(
@@ -36,12 +38,56 @@ def picture_strip(
       masks: in [0, 1], 1 = salient.
       mean: the data set's mean colour in [0, 1], the fill of removed pixels.
     """
-    pictures = _as_uint8(images)
     rows = []
-    for picture, mask in zip(pictures, masks, strict=True):
-        cells = [picture, grey(mask), *masked_pair(picture, mask, mean)]
-        rows.append(_row(_enlarge(cell) for cell in cells))
-    return _with_header(_stack(rows), ["image", "mask", "masked-in", "masked-out"])
+    for image, mask in zip(_as_uint8(images), masks, strict=True):
+        large, large_mask = _enlarge_smoothly(image), _enlarge(mask)
+        grey = np.repeat(_round_to_uint8(255.0 * large_mask)[..., None], 3, axis=-1)
+        pair = masked_pair(large, large_mask, mean)
+        rows.append(_join([large, grey, *pair], axis=1))
+    labels = ["image", "mask", "masked-in", "masked-out"]
+    return _with_header(_join(rows, axis=0), labels)
+
+
+def localisation_grid(
+    images: Num[np.ndarray, "B H W 3"],
+    binary: Bool[np.ndarray, "B H W"],
+    predicted: Int[np.ndarray, "B 4"],
+    filed: Sequence[Int[np.ndarray, "_ 4"]],
+    captions: Sequence[str],
+    mean: Sequence[float],
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """Draws one column per image, as in the CASM paper.
+
+    From top to bottom: the image with its boxes, masked-in, masked-out, and masked-out
+    with the hole inpainted, all with the binary mask.
+
+    Args:
+      images: RGB, `uint8` or float in [0, 1].
+      binary: True = salient.
+      predicted: `ymin, xmin, ymax, xmax`, half-open, in pixels; drawn if not empty.
+      filed: of each image its ground-truth boxes, `xmin, ymin, xmax, ymax` in pixels of
+        this image; parts outside it are not drawn.
+      captions: what stands above each image, cut to its width.
+      mean: the data set's mean colour in [0, 1], the fill of removed pixels.
+    """
+    columns = []
+    for image, mask, box, truth in zip(
+        _as_uint8(images), binary, predicted, filed, strict=True
+    ):
+        large = _enlarge_smoothly(image)
+        inpainted = _enlarge_smoothly(inpaint_telea(image, mask))
+        scale = large.shape[0] // image.shape[0]
+        boxes = [(edges, FILED) for edges in truth]
+        if box.any():
+            boxes.append((box[[1, 0, 3, 2]], PREDICTED))
+        cells = [
+            _draw_boxes(large, boxes, scale),
+            *masked_pair(large, _enlarge(mask), mean),
+            inpainted,
+        ]
+        columns.append(_join(cells, axis=0))
+    body = _with_header(_join(columns, axis=1), captions)
+    return np.concatenate([_row_labels(body.shape[0]), body], axis=1)
 
 
 def masked_pair(
@@ -49,23 +95,28 @@ def masked_pair(
     mask: Num[np.ndarray, "H W"] | Bool[np.ndarray, "H W"],
     mean: Sequence[float],
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"]]:
-    """Returns `image * mask` and `image * (1 - mask)`, the rest in the mean colour."""
+    """Returns the masked-in and the masked-out image, filled with the mean colour."""
     fill = 255.0 * np.asarray(mean, np.float32)
-    kept = np.asarray(mask, np.float32)[..., None]
-    masked_in = kept * image + (1 - kept) * fill
-    masked_out = (1 - kept) * image + kept * fill
+    keep = mask.astype(np.float32)[..., None]
+    masked_in = keep * image + (1 - keep) * fill
+    masked_out = (1 - keep) * image + keep * fill
     return _round_to_uint8(masked_in), _round_to_uint8(masked_out)
 
 
-def grey(mask: Num[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns a mask in [0, 1] as a grey picture; white is salient."""
-    return np.repeat(_round_to_uint8(255.0 * mask)[..., None], 3, axis=-1)
+def inpaint_telea(
+    image: UInt8[np.ndarray, "H W 3"], removed: Bool[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Fills the removed pixels from their surroundings: Telea's method, radius 3."""
+    return cv2.inpaint(image, removed.astype(np.uint8), 3, cv2.INPAINT_TELEA)
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes an RGB picture; raises `InputError` when the place is not writable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # imencode instead of imwrite: OpenCV only warns about a path it cannot write.
+    """Writes an RGB picture.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    # imencode instead of imwrite, which only warns about a path it cannot write.
     encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1]
     try:
         path.write_bytes(encoded.tobytes())
@@ -73,50 +124,89 @@ def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _as_uint8(images: Num[np.ndarray, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
-    if images.dtype == np.uint8:
-        return images
-    return _round_to_uint8(255.0 * images)
+def _as_uint8(images: Num[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W 3"]:
+    return images if images.dtype == np.uint8 else _round_to_uint8(255.0 * images)
 
 
 def _round_to_uint8(values: Num[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _scale(side: int) -> int:
-    return max(1, -(-CELL // side))
+def _scale(picture: np.ndarray) -> int:
+    return -(-READABLE_SIDE // min(*picture.shape[:2], READABLE_SIDE))
 
 
-def _enlarge(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "P Q 3"]:
-    scale = _scale(min(picture.shape[:2]))
+def _enlarge(mask: np.ndarray) -> np.ndarray:
+    """Repeats a mask's pixels, so that its grid stays visible."""
+    return mask.repeat(_scale(mask), axis=0).repeat(_scale(mask), axis=1)
+
+
+def _enlarge_smoothly(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "P Q 3"]:
+    scale = _scale(image)
     if scale == 1:
-        return picture
-    # Nearest, so that a mask's own pixels stay visible.
-    return np.repeat(np.repeat(picture, scale, axis=0), scale, axis=1)
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
-def _row(cells) -> UInt8[np.ndarray, "P Q 3"]:
-    cells = list(cells)
-    gap = np.full((cells[0].shape[0], GAP, 3), 255, np.uint8)
-    parts = [part for cell in cells for part in (cell, gap)]
-    return np.concatenate(parts[:-1], axis=1)
+def _join(parts: Sequence[np.ndarray], axis: int) -> UInt8[np.ndarray, "P Q 3"]:
+    """Puts pictures side by side or below each other, white between them."""
+    shape = list(parts[0].shape)
+    shape[axis] = GAP
+    gap = np.full(shape, 255, np.uint8)
+    separated = [piece for part in parts for piece in (gap, part)]
+    return np.concatenate(separated[1:], axis=axis)
 
 
-def _stack(rows: Sequence[UInt8[np.ndarray, "_ Q 3"]]) -> UInt8[np.ndarray, "P Q 3"]:
-    gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
-    parts = [part for row in rows for part in (row, gap)]
-    return np.concatenate(parts[:-1], axis=0)
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, TEXT_SCALE, 1)[0][0]
 
 
-def _write(picture: UInt8[np.ndarray, "P Q 3"], text: str, x: int, y: int) -> None:
-    cv2.putText(picture, text, (x, y), FONT, FONT_SCALE, INK, 1, cv2.LINE_AA)
+def _write(picture: np.ndarray, text: str, x: int, y: int) -> None:
+    """Writes text with the base line at y."""
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, text, (x, y), font, TEXT_SCALE, INK, 1, cv2.LINE_AA)
 
 
 def _with_header(
     body: UInt8[np.ndarray, "P Q 3"], labels: Sequence[str]
 ) -> UInt8[np.ndarray, "_ Q 3"]:
     header = np.full((HEADER, body.shape[1], 3), 255, np.uint8)
-    step = (body.shape[1] + GAP) / len(labels)
+    step = (body.shape[1] + GAP) // len(labels)
     for column, label in enumerate(labels):
-        _write(header, label, int(column * step) + 2, LINE_HEIGHT - 2)
+        fitting = label
+        while _text_width(fitting) > step - 2 * GAP:
+            label = label[:-1]
+            fitting = label + ".."
+        _write(header, fitting, column * step + 2, HEADER - 8)
     return np.concatenate([header, body])
+
+
+def _row_labels(height: int) -> UInt8[np.ndarray, "P Q 3"]:
+    """The column of names beside a grid, with the key to the boxes' colours."""
+    labels = np.full((height, LABEL_WIDTH, 3), 255, np.uint8)
+    names = (("image",), ("masked-in",), ("masked-out",), ("masked-out,", "inpainted"))
+    step = (height - HEADER + GAP) / len(names)
+    for row, lines in enumerate(names):
+        middle = HEADER + int((row + 0.5) * step)
+        for number, line in enumerate(lines):
+            _write(labels, line, GAP, middle + number * LINE)
+    first = HEADER + int(0.5 * step)
+    for number, (name, colour) in enumerate(
+        (("ground truth", FILED), ("predicted", PREDICTED)), start=1
+    ):
+        y = first + number * LINE + GAP
+        cv2.line(labels, (GAP, y - 4), (GAP + 12, y - 4), colour, 2)
+        _write(labels, name, GAP + 18, y)
+    return labels
+
+
+def _draw_boxes(
+    picture: UInt8[np.ndarray, "P Q 3"],
+    boxes: Sequence[tuple[Int[np.ndarray, "4"], tuple[int, int, int]]],
+    scale: int,
+) -> UInt8[np.ndarray, "P Q 3"]:
+    drawn = picture.copy()
+    for edges, colour in boxes:
+        xmin, ymin, xmax, ymax = (int(edge) * scale for edge in edges)
+        cv2.rectangle(drawn, (xmin, ymin), (xmax - 1, ymax - 1), colour, 2)
+    return drawn
