@@ -1,0 +1,1 @@
+"""Images with labels and boxes: builders, sources, transforms, grain pipeline."""

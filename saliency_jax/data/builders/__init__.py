@@ -1,0 +1,1 @@
+"""TFDS builders, written without TensorFlow; `python -m saliency_jax.data prepare`."""

@@ -1,0 +1,166 @@
+"""From a source to batches: grain for training, an ordered pass for evaluation."""
+
+import functools
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+
+from saliency_jax.data import transforms
+from saliency_jax.data.sources import Source
+from saliency_jax.errors import InputError
+from saliency_jax.types import Batch
+
+
+def make_train_iterator(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    min_area: float = 0.08,
+    flip: bool = True,
+    erasing_probability: float = 0.0,
+    num_threads: int = 4,
+    num_workers: int = 0,
+    sharding: jax.sharding.Sharding | None = None,
+) -> grain.DatasetIterator[Batch]:
+    """Returns an endless iterator over shuffled, augmented batches.
+
+    Each process reads its own part of the source, in a new order each epoch. The
+    iterator's `get_state()` and `set_state()` resume it exactly, provided that the
+    number of processes and of workers is the same; call `close()` when done.
+
+    Args:
+      source: where the examples come from.
+      batch_size: of the global batch, over all processes.
+      image_size: side of the images in a batch, in pixels.
+      seed: of the order and of the augmentation.
+      min_area: smallest part of an image that a random crop shows, in (0, 1].
+      flip: whether to mirror half of the images.
+      erasing_probability: how often to erase a random rectangle, in [0, 1].
+      num_threads: threads that read, decode and augment (per worker, if any).
+      num_workers: worker processes; 0 means that threads of this one do it all. Needs
+        parsed absl flags.
+      sharding: where to place the batches (prefetched); None yields numpy arrays.
+
+    Raises:
+      InputError: if the source cannot fill one batch, or the batch does not divide
+        among the processes.
+    """
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise InputError(
+            f"batch_size {batch_size} does not divide among {processes} processes: "
+            f"choose a multiple of {processes}"
+        )
+    if len(source) // processes < batch_size // processes:
+        raise InputError(
+            f"{source.name} {source.split} has {len(source)} images, fewer than one "
+            f"batch of {batch_size}: lower batch_size or prepare more data"
+        )
+    prepare = functools.partial(
+        transforms.train_example,
+        image_size=image_size,
+        min_area=min_area,
+        flip=flip,
+        erasing_probability=erasing_probability,
+        max_boxes=max(1, source.max_boxes),
+    )
+    examples = grain.MapDataset.source(source).seed(seed)
+    examples = examples[jax.process_index() :: processes]
+    batches = (
+        examples.shuffle()
+        .repeat()
+        .random_map(prepare)
+        .batch(batch_size // processes, drop_remainder=True)
+        .to_iter_dataset(_read_options(num_threads))
+    )
+    if num_workers:
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers)
+        )
+    if sharding is not None:
+        place = functools.partial(jax.make_array_from_process_local_data, sharding)
+        host = grain.experimental.ThreadPrefetchIterDataset(
+            batches, prefetch_buffer_size=2
+        )
+        batches = grain.experimental.ThreadPrefetchIterDataset(
+            host.map(lambda batch: jax.tree.map(place, batch)), prefetch_buffer_size=2
+        )
+    return iter(batches)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    resize: int | None = None,
+    stretch: bool = False,
+    num_threads: int = 4,
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """Yields the examples of a source in order, each once, as numpy batches.
+
+    The last batch is filled up with copies of its last example, marked by `valid`
+    False. Every process of several yields everything.
+
+    Args:
+      source: where the examples come from.
+      batch_size: of every batch, the last one included.
+      image_size: side of the images in a batch, in pixels.
+      resize: length of the shorter side before the centre crop; `image_size` if None.
+      stretch: whether to resize to the square without a crop, aspect ratio not kept.
+      num_threads: threads that read and decode.
+      limit: how many examples to yield at most; None means all.
+
+    Raises:
+      InputError: if `resize` is smaller than `image_size`.
+    """
+    resize_to = image_size if resize is None else resize
+    if resize_to < image_size:
+        raise InputError(
+            f"resize {resize_to} is smaller than image_size {image_size}: the crop "
+            "would not fit; raise resize"
+        )
+    prepare = functools.partial(
+        transforms.eval_example,
+        image_size=image_size,
+        resize_to=resize_to,
+        stretch=stretch,
+        max_boxes=max(1, source.max_boxes),
+    )
+    examples = grain.MapDataset.source(source)
+    if limit is not None:
+        examples = examples[:limit]
+    iterator = iter(
+        examples.map(prepare)
+        .batch(batch_size)
+        .to_iter_dataset(_read_options(num_threads))
+    )
+    try:
+        for batch in iterator:
+            yield _fill_up(batch, batch_size)
+    finally:
+        iterator.close()
+
+
+def _read_options(num_threads: int) -> grain.ReadOptions:
+    # An element is a whole batch here, so a buffer of a few is plenty.
+    return grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=max(2, num_threads)
+    )
+
+
+def _fill_up(batch: Batch, batch_size: int) -> Batch:
+    missing = batch_size - len(batch["valid"])
+    if not missing:
+        return batch
+    filled = {
+        key: np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+        for key, values in batch.items()
+    }
+    filled["valid"][-missing:] = False
+    return filled

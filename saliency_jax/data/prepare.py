@@ -1,0 +1,90 @@
+"""Turns folders (or the renderer) into ArrayRecord data sets, by TFDS builders."""
+
+import tempfile
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from saliency_jax.data.builders.shapes import Shapes, shapes_config
+from saliency_jax.data.builders.tiny_imagenet import TinyImagenet
+from saliency_jax.data.sources import PREPARED_BY_TFDS, PREPARED_HERE, how_to_prepare
+from saliency_jax.errors import InputError
+
+
+def prepare(
+    name: str,
+    data_dir: str,
+    source: str | None = None,
+    *,
+    image_size: int = 64,
+    num_train: int = 10_000,
+    num_validation: int = 1_000,
+    clip_boxes: bool = False,
+) -> Path:
+    """Writes a data set below `data_dir`, unless it is there already.
+
+    A preparation that fails leaves nothing that could be opened, and an earlier one
+    as it was.
+
+    Args:
+      name: "shapes", "tiny_imagenet" or "imagenet_loc".
+      data_dir: folder of all prepared data sets; made if missing.
+      source: folder of the raw files; none for "shapes".
+      image_size: side of the scenes of "shapes", in pixels.
+      num_train: how many training scenes "shapes" has.
+      num_validation: how many validation scenes "shapes" has.
+      clip_boxes: whether "imagenet_loc" cuts boxes that stick out of their image,
+        instead of refusing them.
+
+    Returns:
+      The folder that holds the prepared data set.
+
+    Raises:
+      InputError: if anything in `source` or about the arguments is amiss.
+    """
+    if name in PREPARED_BY_TFDS:
+        raise InputError(f"{name} is TFDS's own: {how_to_prepare(name, data_dir)}")
+    if name not in PREPARED_HERE:
+        raise InputError(
+            f"unknown data set {name!r}: it must be one of {', '.join(PREPARED_HERE)}"
+        )
+    _check_writable(Path(data_dir))
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
+    where = {"data_dir": data_dir, "file_format": "array_record"}
+    if name == "shapes":
+        config = shapes_config(image_size, num_train, num_validation)
+        builder = Shapes(config=config, **where)
+    else:
+        builder = TinyImagenet(**where)
+    if builder.info.splits:
+        return builder.data_path
+    if name != "shapes":
+        _check_source(name, source)
+    tfds.disable_progress_bar()
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=source)
+    )
+    return builder.data_path
+
+
+def _check_source(name: str, source: str | None) -> None:
+    if source is None:
+        raise InputError(f"{name} needs --source, the folder with its files")
+    if not Path(source).is_dir():
+        raise InputError(
+            f"source folder {source} is missing: --source must name the unpacked "
+            f"folder of {name}"
+        )
+
+
+def _check_writable(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_dir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"data_dir {data_dir} is not writable ({error.strerror}): choose another "
+            "--data_dir"
+        ) from None

@@ -1,0 +1,205 @@
+"""Prepared data sets as random-access sources of examples with encoded images."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int
+
+from saliency_jax.errors import InputError
+
+PREPARED_HERE = ("shapes", "tiny_imagenet", "imagenet_loc")
+PREPARED_BY_TFDS = ("imagenet2012", "cifar10")
+
+Example = dict[str, Any]
+"""One image with its annotation.
+
+As a source gives it, `image` and `object_mask` are encoded bytes:
+
+    image          bytes, JPEG or PNG     -> uint8 [H, W, 3] once decoded
+    label          int
+    file_name      str
+    boxes          float32 [N, 4]         ymin, xmin, ymax, xmax, relative
+    boxes_valid    bool    [N]
+    boxes_pixels   int32   [N, 4]         as filed
+    original_size  int32   [2]            (width, height); absent if not filed
+    object_mask    bytes, only where the source has masks   -> bool [H, W]
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One split of a prepared data set; picklable, and safe to share among threads."""
+
+    name: str
+    split: str
+    class_names: tuple[str, ...]
+    max_boxes: int
+    """The most boxes that any image of the split has."""
+    num_with_boxes: int
+    """How many images of the split have a box (before any hold-out)."""
+    has_object_masks: bool
+    records: Any
+    """The TFDS data source of the whole split, images not decoded."""
+    indices: Int[np.ndarray, "n"] | None = None
+    """The records that belong to this source; None means all."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, which may exceed that of the labels present."""
+        return len(self.class_names)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether any image of the split has a box."""
+        return self.num_with_boxes > 0
+
+    def __len__(self) -> int:
+        return len(self.records) if self.indices is None else len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        record = int(index if self.indices is None else self.indices[index])
+        fields = self.records[record]
+        boxes = np.asarray(fields.get("boxes", ()), np.float32).reshape(-1, 4)
+        pixels = np.asarray(fields.get("boxes_pixels", ()), np.int32).reshape(-1, 4)
+        name = fields.get("file_name", fields.get("id", b""))
+        example = {
+            "image": fields["image"],
+            "label": int(fields["label"]),
+            "file_name": name.decode() or f"{self.name}/{self.split}[{record}]",
+            "boxes": boxes,
+            "boxes_valid": np.ones(len(boxes), bool),
+            "boxes_pixels": pixels,
+        }
+        for optional in ("original_size", "object_mask"):
+            if optional in fields:
+                example[optional] = fields[optional]
+        return example
+
+
+def open_source(name: str, data_dir: str, split: str) -> Source:
+    """Opens one split of a prepared data set.
+
+    Args:
+      name: a data set, `shapes`, `tiny_imagenet`, `imagenet_loc`, or TFDS's own
+        `imagenet2012` or `cifar10`; `shapes/128x128` names a size other than 64x64.
+      data_dir: the folder that it was prepared in.
+      split: "train", "validation", ...
+
+    Raises:
+      InputError: if the name or the split is unknown, or the data set not prepared.
+    """
+    base, _, config = name.partition("/")
+    if base not in PREPARED_HERE + PREPARED_BY_TFDS:
+        known = ", ".join(PREPARED_HERE + PREPARED_BY_TFDS)
+        raise InputError(f"unknown data set {name!r}: it must be one of {known}")
+    if base == "shapes":
+        config = config or "64x64"
+    folder = _version_folder(Path(data_dir) / base / config)
+    if folder is None:
+        raise InputError(
+            f"{name} is not prepared in {data_dir}: {how_to_prepare(name, data_dir)}"
+        )
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{name} in {folder} cannot be opened ({error}): delete the folder and "
+            "prepare it again"
+        ) from None
+    info = builder.info
+    if split not in info.splits:
+        raise InputError(
+            f"{name} has no split {split!r}: it must be one of {', '.join(info.splits)}"
+        )
+    undecoded = {
+        key: tfds.decode.SkipDecoding()
+        for key in ("image", "object_mask")
+        if key in info.features
+    }
+    try:
+        records = builder.as_data_source(
+            split, decoders=undecoded, file_format="array_record"
+        )
+    except (NotImplementedError, ValueError):
+        raise InputError(
+            f"{name} in {folder} is stored as {info.file_format.value}, array_record "
+            f"was expected: run tfds convert_format --dataset_version_dir={folder} "
+            "--out_file_format=array_record (needs TensorFlow)"
+        ) from None
+    metadata: Mapping[str, Any] = info.metadata or {}
+    return Source(
+        name=name,
+        split=split,
+        class_names=tuple(info.features["label"].names),
+        max_boxes=metadata.get("max_boxes", {}).get(split, 0),
+        num_with_boxes=metadata.get("num_with_boxes", {}).get(split, 0),
+        has_object_masks="object_mask" in info.features,
+        records=records,
+    )
+
+
+def _version_folder(folder: Path) -> Path | None:
+    """Returns the newest prepared version below `folder`."""
+    versions = [
+        (tuple(int(part) for part in path.parent.name.split(".")), path.parent)
+        for path in folder.glob("*.*.*/dataset_info.json")
+        if path.parent.name.replace(".", "").isdigit()
+    ]
+    return max(versions)[1] if versions else None
+
+
+def how_to_prepare(name: str, data_dir: str) -> str:
+    base, _, config = name.partition("/")
+    if base in PREPARED_BY_TFDS:
+        return (
+            f"run tfds build {base} --data_dir={data_dir} --file_format=array_record "
+            "(needs TensorFlow)"
+        )
+    command = f"run python -m saliency_jax.data prepare {base} --data_dir {data_dir}"
+    if base == "shapes":
+        return command + (f" --image_size {config.split('x')[0]}" if config else "")
+    return command + " --source FOLDER"
+
+
+def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source]:
+    """Holds out some images with boxes, without decoding any.
+
+    Args:
+      source: the source to divide; unchanged.
+      count: how many images to hold out.
+      seed: which ones; the same seed holds out the same ones.
+
+    Returns:
+      The rest, and the `count` held-out examples, each with at least one box. Where
+      the source has no boxes, the rest is everything and nothing is held out.
+
+    Raises:
+      InputError: if fewer than `count` images have boxes, or nothing would be left.
+    """
+    everything = np.arange(len(source)) if source.indices is None else source.indices
+    if not source.has_boxes:
+        nothing = np.zeros(0, np.int64)
+        return source, dataclasses.replace(source, indices=nothing)
+    order = np.random.default_rng(seed).permutation(len(source))
+    chosen: list[int] = []
+    for position in order:
+        if len(chosen) == count:
+            break
+        if len(source[position]["boxes"]):
+            chosen.append(int(position))
+    if len(chosen) < count or count >= len(source):
+        raise InputError(
+            f"cannot hold out {count} images with boxes of {source.name} "
+            f"{source.split}: it has {len(source)} images, {len(chosen)} with boxes; "
+            "hold out fewer"
+        )
+    held_out = np.zeros(len(source), bool)
+    held_out[chosen] = True
+    return (
+        dataclasses.replace(source, indices=everything[~held_out]),
+        dataclasses.replace(source, indices=everything[held_out]),
+    )

@@ -1,0 +1,240 @@
+"""Pure image transforms in numpy and OpenCV; boxes and pixel masks move along.
+
+Worker threads and processes run these: no JAX here. A transform takes a decoded
+`Example` (see `sources`) and returns a new one; what is random takes an `rng`.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Num
+
+from saliency_jax.data.sources import Example
+from saliency_jax.errors import InputError
+
+
+def decode(example: Example) -> Example:
+    """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.
+
+    Greyscale and CMYK images become RGB.
+
+    Raises:
+      InputError: if the bytes are not an image.
+    """
+    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(
+            f"{example['file_name']} is not a readable image (corrupt): remove it from "
+            "the source and prepare the data set again"
+        )
+    decoded = example | {"image": cv2.cvtColor(image, cv2.COLOR_BGR2RGB)}
+    if "original_size" not in example:
+        decoded["original_size"] = np.array(image.shape[1::-1], np.int32)
+    if "object_mask" in example:
+        encoded = np.frombuffer(example["object_mask"], np.uint8)
+        decoded["object_mask"] = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) >= 128
+    return decoded
+
+
+def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
+    """Cuts a window out of the image; boxes become relative to it and are cut too.
+
+    A box that the window leaves out keeps its row, with `boxes_valid` False.
+    """
+    old_height, old_width = example["image"].shape[:2]
+    window = (slice(top, top + height), slice(left, left + width))
+    size = np.array([old_height, old_width] * 2, np.float32)
+    offset = np.array([top, left] * 2, np.float32)
+    new_size = np.array([height, width] * 2, np.float32)
+    boxes = np.clip((example["boxes"] * size - offset) / new_size, 0.0, 1.0)
+    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    cropped = example | {
+        "image": example["image"][window],
+        "boxes": boxes,
+        "boxes_valid": example["boxes_valid"] & visible,
+    }
+    if "object_mask" in example:
+        cropped["object_mask"] = example["object_mask"][window]
+    return cropped
+
+
+def resize(example: Example, height: int, width: int) -> Example:
+    """Resizes to exactly `height` x `width`; relative boxes stay as they are.
+
+    Pixels are averaged over areas when shrinking and interpolated linearly when
+    enlarging; a mask's pixel is set where the object covers at least half of it.
+    """
+    resized = example | {"image": _resize(example["image"], height, width)}
+    if "object_mask" in example:
+        soft = _resize(example["object_mask"].astype(np.float32), height, width)
+        resized["object_mask"] = soft >= 0.5
+    return resized
+
+
+def _resize(
+    pixels: Num[np.ndarray, "h w *channels"], height: int, width: int
+) -> Num[np.ndarray, "H W *channels"]:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (width, height), interpolation=method)
+
+
+def resize_and_centre_crop(example: Example, resize_to: int, size: int) -> Example:
+    """Resizes the shorter side to `resize_to`, then cuts the middle `size` x `size`.
+
+    Rounds as torchvision's `Resize` and `CenterCrop` do.
+
+    Args:
+      example: decoded, of any shape.
+      resize_to: new length of the shorter side, in pixels; at least `size`.
+      size: side of the result, in pixels.
+    """
+    height, width = example["image"].shape[:2]
+    shorter = min(height, width)
+    new_height, new_width = (resize_to * side // shorter for side in (height, width))
+    resized = resize(example, new_height, new_width)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return crop(resized, top, left, size, size)
+
+
+def random_resized_crop(
+    example: Example, size: int, min_area: float, rng: np.random.Generator
+) -> Example:
+    """Cuts a random window and resizes it to `size` x `size`.
+
+    The window's area is uniform in [`min_area`, 1] of the image's, its aspect ratio
+    log-uniform in [3/4, 4/3]; after ten windows that do not fit, the largest centred
+    one of an allowed ratio is taken (torchvision's `RandomResizedCrop`).
+
+    Args:
+      example: decoded, of any shape.
+      size: side of the result, in pixels.
+      min_area: smallest part of the image's area, in (0, 1].
+      rng: draws the window.
+    """
+    height, width = example["image"].shape[:2]
+    window = _random_window(height, width, min_area, rng)
+    return resize(crop(example, *window), size, size)
+
+
+def _random_window(
+    height: int, width: int, min_area: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Returns top, left, height and width."""
+    low, high = 3 / 4, 4 / 3
+    areas = rng.uniform(min_area, 1.0, 10) * height * width
+    ratios = np.exp(rng.uniform(np.log(low), np.log(high), 10))
+    widths = np.round(np.sqrt(areas * ratios)).astype(int)
+    heights = np.round(np.sqrt(areas / ratios)).astype(int)
+    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
+    if fits.any():
+        first = fits.argmax()
+        w, h = int(widths[first]), int(heights[first])
+        top, left = rng.integers(0, (height - h + 1, width - w + 1))
+        return int(top), int(left), h, w
+    w = min(width, round(height * high))
+    h = min(height, round(width / low))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def flip(example: Example) -> Example:
+    """Mirrors left and right."""
+    boxes = example["boxes"]
+    mirrored = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
+    flipped = example | {"image": example["image"][:, ::-1], "boxes": mirrored}
+    if "object_mask" in example:
+        flipped["object_mask"] = example["object_mask"][:, ::-1]
+    return flipped
+
+
+def random_flip(example: Example, rng: np.random.Generator) -> Example:
+    """Mirrors left and right in half of the cases."""
+    return flip(example) if rng.random() < 0.5 else example
+
+
+def random_erasing(
+    example: Example, probability: float, rng: np.random.Generator
+) -> Example:
+    """Fills a random rectangle of the image with noise (Zhong et al., 1708.04896).
+
+    The rectangle's area is uniform in [0.02, 0.4] of the image's, its aspect ratio
+    log-uniform in [0.3, 1/0.3] as in the paper's table 1. The object mask loses what
+    is erased; boxes stay.
+
+    Args:
+      example: decoded.
+      probability: of erasing at all, in [0, 1].
+      rng: draws the rectangle and the noise.
+    """
+    if rng.random() >= probability:
+        return example
+    height, width = example["image"].shape[:2]
+    area = rng.uniform(0.02, 0.4) * height * width
+    ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
+    h = min(height, max(1, round(np.sqrt(area * ratio))))
+    w = min(width, max(1, round(np.sqrt(area / ratio))))
+    top, left = rng.integers(0, (height - h + 1, width - w + 1))
+    window = (slice(top, top + h), slice(left, left + w))
+    image = example["image"].copy()
+    image[window] = rng.integers(0, 256, (h, w, 3), np.uint8)
+    erased = example | {"image": image}
+    if "object_mask" in example:
+        erased["object_mask"] = example["object_mask"].copy()
+        erased["object_mask"][window] = False
+    return erased
+
+
+def pad_boxes(example: Example, count: int) -> Example:
+    """Pads the boxes to `count` rows, so that examples can be stacked.
+
+    Raises:
+      ValueError: if the example has more boxes, because none may be lost silently.
+    """
+    given = len(example["boxes"])
+    if given > count:
+        raise ValueError(f"{given} boxes do not fit into {count} rows")
+    boxes = np.zeros((count, 4), np.float32)
+    valid = np.zeros(count, bool)
+    pixels = np.full((count, 4), -1, np.int32)
+    boxes[:given] = example["boxes"]
+    valid[:given] = example["boxes_valid"]
+    pixels[:given] = example["boxes_pixels"]
+    return example | {"boxes": boxes, "boxes_valid": valid, "boxes_pixels": pixels}
+
+
+def train_example(
+    example: Example,
+    rng: np.random.Generator,
+    *,
+    image_size: int,
+    min_area: float,
+    flip: bool,
+    erasing_probability: float,
+    max_boxes: int,
+) -> Example:
+    """Turns an undecoded example of a source into an augmented row of a batch."""
+    example = random_resized_crop(decode(example), image_size, min_area, rng)
+    if flip:
+        example = random_flip(example, rng)
+    if erasing_probability:
+        example = random_erasing(example, erasing_probability, rng)
+    return _row(pad_boxes(example, max_boxes))
+
+
+def eval_example(
+    example: Example, *, image_size: int, resize_to: int, stretch: bool, max_boxes: int
+) -> Example:
+    """Turns an undecoded example of a source into a row of a batch, by rule."""
+    example = decode(example)
+    if stretch:
+        example = resize(example, image_size, image_size)
+    else:
+        example = resize_and_centre_crop(example, resize_to, image_size)
+    return _row(pad_boxes(example, max_boxes))
+
+
+def _row(example: Example) -> Example:
+    row = example | {"label": np.int32(example["label"]), "valid": np.True_}
+    del row["file_name"]
+    return row
