@@ -1,7 +1,9 @@
 """From a source to batches: grain for training, an ordered pass for evaluation."""
 
 import functools
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import jax
@@ -89,7 +91,48 @@ def make_train_iterator(
         batches = grain.experimental.ThreadPrefetchIterDataset(
             host.map(lambda batch: jax.tree.map(place, batch)), prefetch_buffer_size=2
         )
-    return iter(batches)
+    return _TrainIterator(iter(batches))
+
+
+class _TrainIterator(grain.DatasetIterator[Batch]):
+    """Passes through, and closes itself before the interpreter takes modules apart.
+
+    Grain's own iterators print exceptions from their finalisers otherwise.
+    """
+
+    def __init__(self, iterator: grain.DatasetIterator[Batch]):
+        super().__init__(iterator)
+        owned = [iterator]
+        self._owned = owned
+        self._parents = ()
+        self._finalise = weakref.finalize(self, _close_owned, owned)
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(state)
+
+    def start_prefetch(self) -> None:
+        self._iterator.start_prefetch()
+
+    def close(self) -> None:
+        self._finalise()
+
+    @property
+    def _iterator(self) -> grain.DatasetIterator[Batch]:
+        if not self._owned:
+            raise ValueError("the iterator is closed")
+        return self._owned[0]
+
+
+def _close_owned(owned: list[grain.DatasetIterator]) -> None:
+    # Dropping the only reference runs the finaliser of grain's iterator now.
+    while owned:
+        owned.pop().close()
 
 
 def eval_batches(
@@ -119,6 +162,8 @@ def eval_batches(
     Raises:
       InputError: if `resize` is smaller than `image_size`.
     """
+    if not len(source):
+        return
     resize_to = image_size if resize is None else resize
     if resize_to < image_size:
         raise InputError(

@@ -1,11 +1,14 @@
 """Turns folders (or the renderer) into ArrayRecord data sets, by TFDS builders."""
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
 
+from saliency_jax.data.builders.imagenet_loc import ImagenetLoc
 from saliency_jax.data.builders.shapes import Shapes, shapes_config
 from saliency_jax.data.builders.tiny_imagenet import TinyImagenet
 from saliency_jax.data.sources import PREPARED_BY_TFDS, PREPARED_HERE, how_to_prepare
@@ -55,16 +58,24 @@ def prepare(
     if name == "shapes":
         config = shapes_config(image_size, num_train, num_validation)
         builder = Shapes(config=config, **where)
-    else:
+    elif name == "tiny_imagenet":
         builder = TinyImagenet(**where)
+    else:
+        builder = ImagenetLoc(clip_boxes=clip_boxes, **where)
     if builder.info.splits:
         return builder.data_path
     if name != "shapes":
         _check_source(name, source)
     tfds.disable_progress_bar()
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=source)
-    )
+    with (
+        tempfile.TemporaryDirectory() as unused_download_dir,
+        # TFDS prints that the download is of unknown size; nothing is downloaded.
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        builder.download_and_prepare(
+            download_dir=unused_download_dir,
+            download_config=tfds.download.DownloadConfig(manual_dir=source),
+        )
     return builder.data_path
 
 

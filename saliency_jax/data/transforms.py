@@ -4,6 +4,8 @@ Worker threads and processes run these: no JAX here. A transform takes a decoded
 `Example` (see `sources`) and returns a new one; what is random takes an `rng`.
 """
 
+import math
+
 import cv2
 import numpy as np
 from jaxtyping import Num
@@ -123,16 +125,17 @@ def _random_window(
 ) -> tuple[int, int, int, int]:
     """Returns top, left, height and width."""
     low, high = 3 / 4, 4 / 3
-    areas = rng.uniform(min_area, 1.0, 10) * height * width
-    ratios = np.exp(rng.uniform(np.log(low), np.log(high), 10))
-    widths = np.round(np.sqrt(areas * ratios)).astype(int)
-    heights = np.round(np.sqrt(areas / ratios)).astype(int)
-    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
-    if fits.any():
-        first = fits.argmax()
-        w, h = int(widths[first]), int(heights[first])
-        top, left = rng.integers(0, (height - h + 1, width - w + 1))
-        return int(top), int(left), h, w
+    for _ in range(10):
+        area = rng.uniform(min_area, 1.0) * height * width
+        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return (
+                int(rng.integers(height - h + 1)),
+                int(rng.integers(width - w + 1)),
+                h,
+                w,
+            )
     w = min(width, round(height * high))
     h = min(height, round(width / low))
     return (height - h) // 2, (width - w) // 2, h, w
@@ -171,9 +174,9 @@ def random_erasing(
         return example
     height, width = example["image"].shape[:2]
     area = rng.uniform(0.02, 0.4) * height * width
-    ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
-    h = min(height, max(1, round(np.sqrt(area * ratio))))
-    w = min(width, max(1, round(np.sqrt(area / ratio))))
+    ratio = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+    h = min(height, max(1, round(math.sqrt(area * ratio))))
+    w = min(width, max(1, round(math.sqrt(area / ratio))))
     top, left = rng.integers(0, (height - h + 1, width - w + 1))
     window = (slice(top, top + h), slice(left, left + w))
     image = example["image"].copy()

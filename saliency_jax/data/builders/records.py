@@ -141,7 +141,9 @@ def generate(
     with boxes go to the metadata of the builder's info.
     """
     max_boxes = num_with_boxes = 0
-    progress = tqdm.tqdm(total=len(tasks), desc=f"{builder.name} {split}", unit="img")
+    progress = tqdm.tqdm(
+        total=len(tasks), desc=f"{builder.name} {split}", unit="img", mininterval=0.5
+    )
     with progress:
         for key, example in _map_in_threads(make_example, tasks):
             count = len(example["boxes"])
