@@ -22,9 +22,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def format_per_cent(value: float, interval: tuple[float, float] | None = None) -> str:
+def format_per_cent(value: float, interval: tuple[float, float]) -> str:
     """Returns a fraction as per cent with one decimal, `30.1 [28.9, 31.4]`."""
-    text = f"{100 * value:.1f}"
-    if interval is None:
-        return text
-    return f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    low, high = interval
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
