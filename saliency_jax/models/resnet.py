@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from saliency_jax.errors import InputError
 
@@ -22,16 +22,34 @@ STEMS = ("imagenet", "small", "small_stride2")
 PAD_1 = ((1, 1), (1, 1))
 PAD_3 = ((3, 3), (3, 3))
 
-he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""PyTorch's `kaiming_normal_(mode="fan_out")`: N(0, sqrt(2 / (k * k * out)))."""
+
+def _as_rbg(key: Key[Array, ""]) -> Key[Array, ""]:
+    """Returns the key for XLA's own generator, to compile faster.
+
+    XLA compiles JAX's default generator anew for each shape of array, about half a
+    second each on a CPU; that is most of the time it takes to initialise a network.
+    """
+    return jax.random.wrap_key_data(jnp.tile(jax.random.key_data(key), 2), impl="rbg")
+
+
+def he_normal_fan_out(
+    key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Array:
+    """PyTorch's `kaiming_normal_(mode="fan_out")`: N(0, sqrt(2 / (k * k * out)))."""
+    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    return init(_as_rbg(key), shape, dtype)
 
 
 def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
     """Returns PyTorch's default initialiser: uniform in +-1 / sqrt(fan_in)."""
     bound = fan_in**-0.5
 
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+    def init(
+        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> Array:
+        return jax.random.uniform(
+            _as_rbg(key), shape, dtype, minval=-bound, maxval=bound
+        )
 
     return init
 

@@ -173,14 +173,19 @@ def _check_names_and_shapes(
 ) -> None:
     missing = [name for name in expected if name not in arrays]
     unexpected = [name for name in arrays if name not in expected]
-    misshaped = [
+    misshaped = sorted(
         name
         for name, shape in expected.items()
         if name in arrays and arrays[name].shape != shape
-    ]
+    )
     if not (missing or unexpected or misshaped):
         return
-    if not missing and not unexpected and set(misshaped) <= {"fc.weight", "fc.bias"}:
+    if (
+        not missing
+        and not unexpected
+        and misshaped == ["fc.bias", "fc.weight"]
+        and arrays["fc.weight"].shape[1:] == expected["fc.weight"][1:]
+    ):
         count = arrays["fc.weight"].shape[0]
         raise InputError(
             f"{source} tell {count} classes apart, the data have "
