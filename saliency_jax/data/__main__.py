@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     """Prepares the data set that the command line names."""
     if len(argv) != 3 or argv[1] != "prepare":
         raise InputError(f"usage: {_USAGE}; NAME is one of {', '.join(PREPARED_HERE)}")
-    folder = prepare(
+    prepare(
         argv[2],
         _DATA_DIR.value,
         _SOURCE.value,
@@ -35,7 +35,6 @@ def main(argv: Sequence[str]) -> None:
         num_validation=_NUM_VALIDATION.value,
         clip_boxes=_CLIP_BOXES.value,
     )
-    print(f"{argv[2]} is prepared in {folder}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import tempfile
 from pathlib import Path
 
@@ -63,10 +64,25 @@ def prepare(
     else:
         builder = ImagenetLoc(clip_boxes=clip_boxes, **where)
     if builder.info.splits:
-        return builder.data_path
+        if name == "shapes":
+            _check_same_counts(builder, num_train, num_validation)
+        print(f"{name} is already prepared in {builder.data_path}")
+        return Path(builder.data_path)
     if name != "shapes":
         _check_source(name, source)
     tfds.disable_progress_bar()
+    try:
+        _write(builder, source)
+    except OSError as error:
+        raise InputError(
+            f"preparing {name} stopped, nothing was kept: {error}; mend that and run "
+            "it again"
+        ) from None
+    print(f"{name} is prepared in {builder.data_path}")
+    return Path(builder.data_path)
+
+
+def _write(builder: tfds.core.DatasetBuilder, source: str | None) -> None:
     with (
         tempfile.TemporaryDirectory() as unused_download_dir,
         # TFDS prints that the download is of unknown size; nothing is downloaded.
@@ -76,16 +92,28 @@ def prepare(
             download_dir=unused_download_dir,
             download_config=tfds.download.DownloadConfig(manual_dir=source),
         )
-    return builder.data_path
+
+
+def _check_same_counts(
+    builder: tfds.core.DatasetBuilder, num_train: int, num_validation: int
+) -> None:
+    splits = builder.info.splits
+    there = [splits[split].num_examples for split in ("train", "validation")]
+    if there != [num_train, num_validation]:
+        raise InputError(
+            f"{builder.data_path} already holds {there[0]} training and {there[1]} "
+            f"validation images, not {num_train} and {num_validation}: choose another "
+            "--data_dir or delete that folder"
+        )
 
 
 def _check_source(name: str, source: str | None) -> None:
     if source is None:
         raise InputError(f"{name} needs --source, the folder with its files")
-    if not Path(source).is_dir():
+    if not Path(source).is_dir() or not os.listdir(source):
         raise InputError(
-            f"source folder {source} is missing: --source must name the unpacked "
-            f"folder of {name}"
+            f"source folder {source} is missing or empty: --source must name the "
+            f"unpacked folder of {name}"
         )
 
 

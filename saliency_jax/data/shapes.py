@@ -72,8 +72,8 @@ def _heart() -> Float[np.ndarray, "64 2"]:
     return np.stack([x, y], axis=1)
 
 
-def _polygon(*points: tuple[float, float]) -> Float[np.ndarray, "points 2"]:
-    return np.array(points)
+def _polygon(*points: tuple[float | int, float | int]) -> Float[np.ndarray, "points 2"]:
+    return np.array(points, np.float64)
 
 
 # Contours of each class around the origin, in arbitrary units; a contour inside
@@ -160,6 +160,8 @@ def _coverage(
     contours: list[np.ndarray], size: int, line_width: float = 0.0
 ) -> Float[np.ndarray, "S S"]:
     """Returns the covered part of each pixel, by supersampling.
+
+    OpenCV fills the outline too, so every form is 1/8 pixel fatter all around.
 
     Args:
       contours: points in pixels; their interior is covered, holes excepted.

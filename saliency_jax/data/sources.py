@@ -186,11 +186,11 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
         return source, dataclasses.replace(source, indices=nothing)
     order = np.random.default_rng(seed).permutation(len(source))
     chosen: list[int] = []
-    for position in order:
+    for position in order.tolist():
         if len(chosen) == count:
             break
         if len(source[position]["boxes"]):
-            chosen.append(int(position))
+            chosen.append(position)
     if len(chosen) < count or count >= len(source):
         raise InputError(
             f"cannot hold out {count} images with boxes of {source.name} "

@@ -13,6 +13,8 @@ from jaxtyping import Num
 from saliency_jax.data.sources import Example
 from saliency_jax.errors import InputError
 
+cv2.setNumThreads(1)  # grain's threads already keep the cores busy
+
 
 def decode(example: Example) -> Example:
     """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.

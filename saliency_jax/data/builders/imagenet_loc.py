@@ -89,7 +89,7 @@ class ImagenetLoc(tfds.core.GeneratorBasedBuilder):
             if image.annotation is not None:
                 filed = _read_annotation(image.annotation)
             where = str(image.annotation)
-            return image.path.stem, {
+            return f"{image.label}/{image.path.name}", {
                 "image": encoded,
                 "label": image.label,
                 "file_name": image.path.name,
@@ -108,7 +108,8 @@ class ImagenetLoc(tfds.core.GeneratorBasedBuilder):
 
 def _train_images(root: Path, labels: dict[str, int], mapping: Path) -> list[_Image]:
     images = []
-    for folder in records.list_folder(root / "ILSVRC/Data/CLS-LOC/train"):
+    train = root / "ILSVRC/Data/CLS-LOC/train"
+    for folder in filter(Path.is_dir, records.list_folder(train)):
         if folder.name not in labels:
             raise InputError(
                 f"{folder}: unknown class, not in {mapping.name}: add it there or "
@@ -127,7 +128,7 @@ def _train_images(root: Path, labels: dict[str, int], mapping: Path) -> list[_Im
             annotation = annotations / xml_name if xml_name in annotated else None
             images.append(_Image(folder / name, labels[folder.name], annotation))
     if not images:
-        raise InputError(f"{root / 'ILSVRC/Data/CLS-LOC/train'} holds no class folder")
+        raise InputError(f"{train} holds no class folder: unpack the archive again")
     return images
 
 

@@ -58,7 +58,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             encoded = image.path.read_bytes()
             width, height = records.image_size(encoded, str(image.path))
             where = f"{image.filed_in}: {image.path.name}"
-            return image.path.stem, {
+            return f"{image.label}/{image.path.name}", {
                 "image": encoded,
                 "label": image.label,
                 "file_name": image.path.name,
