@@ -84,10 +84,7 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "validation", "Split of the data set.")
     flags.DEFINE_string("out", None, "Where to write; by default WORKDIR/evaluation.")
     flags.DEFINE_integer(
-        "batch_size",
-        None,
-        "Images in a batch; by default the run's own.",
-        lower_bound=1,
+        "batch_size", None, "Images in a batch; the run's own if None.", lower_bound=1
     )
     flags.DEFINE_integer(
         "limit", None, "Evaluate only the first so many images.", lower_bound=1
@@ -97,6 +94,8 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: evaluate.py takes flags")
     if values.workdir is None:
         raise InputError("evaluate.py needs --workdir FOLDER, of a run of train.py")
     evaluate(
@@ -172,6 +171,7 @@ def evaluate(
         "image_size": size,
         "batch_size": batch_size,
         "rule": RULE,
+        "pictures": [path.name for path in pictures],
         **outcome.seconds,
     }
     write_results(out / "results.json", table, how)

@@ -149,6 +149,7 @@ def test_figures_table_and_pictures(painted_run, capsys):
         "validation",
     )
     assert how["casm"]["thinning"] == "L100"
+    assert how["pictures"] == ["grid_0.png"]
     assert how["network_seconds"] > 0 and how["metric_seconds"] > 0
 
     printed = capsys.readouterr().out
@@ -258,6 +259,11 @@ def test_classifier_run_is_told_to_train_casm(tmp_path):
     )
     with pytest.raises(InputError, match="has no masker: train one"):
         evaluate.evaluate(tmp_path)
+
+
+def test_stray_arguments_are_refused():
+    with pytest.raises(InputError, match="unexpected argument 'runs/casm'"):
+        evaluate.main(["evaluate.py", "runs/casm"])
 
 
 def test_command_prints_one_line_and_exits_with_2(tmp_path):

@@ -31,8 +31,8 @@ def ground_truth_box(
 ) -> Int[np.ndarray, "B 4"]:
     """The filed box with the largest part inside the crop, clipped to the crop.
 
-    This is the best that one box can do: its localisation error is the share of images
-    of which the crop cut away half of the box or more, nearly 0, so that its OM is
+    This is about the best that one box can do: it misses only where the crop cut away
+    half of the box or more, or where the filed box has no width, so that its OM is
     nearly the classification error. An image without a box gets an empty one.
     """
     boxes = boxes_after_resize_and_crop(boxes_pixels, original_size, size)
