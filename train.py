@@ -141,6 +141,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     train_step = jax.jit(
         step_fn,
         donate_argnums=0,
+        static_argnames=("historic",) if is_casm else (),
         in_shardings=(replicated, by_batch),
         out_shardings=(replicated, replicated),
     )
@@ -215,9 +216,14 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 break
 
             batch = next(data)
-            state, metrics = train_step(
-                state, {k: batch[k] for k in ("image", "label")}
-            )
+            batch = {name: batch[name] for name in ("image", "label")}
+            if is_casm:
+                historic = casm_step.critic_is_historic(
+                    options, config.casm.pool_slots, step
+                )
+                state, metrics = train_step(state, batch, historic=historic)
+            else:
+                state, metrics = train_step(state, batch)
 
             pending.append(metrics)
             bar.update()

@@ -3,6 +3,7 @@
 import zlib
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 
@@ -18,3 +19,8 @@ def stream_key(
     """
     named = jax.random.fold_in(root, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     return jax.random.fold_in(named, step)
+
+
+def host_generator(seed: int, stream: str, step: int) -> np.random.Generator:
+    """The same for a choice that the host makes, without waiting for the device."""
+    return np.random.default_rng([seed, zlib.crc32(stream.encode()), step])

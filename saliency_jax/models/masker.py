@@ -10,11 +10,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.resnet import (
-    PAD_1,
     ResNet,
     batch_norm,
     he_normal_fan_out,
@@ -33,6 +33,44 @@ def upsample(
         # sums come in no fixed order on a GPU.
         return jnp.repeat(jnp.repeat(masks, rows, axis=1), columns, axis=2)
     return jax.image.resize(masks, (masks.shape[0], *size), method, antialias=False)
+
+
+class UpsampledConvolution(nn.Module):
+    """A 3x3 convolution to one channel over maps upsampled to one size.
+
+    Equal to upsampling every map (bilinear), concatenating their channels and
+    convolving with zero padding. All of it is linear, so the channels are contracted
+    first, at each map's own resolution: nine products per pixel, one for each place
+    of the kernel, are upsampled, shifted and summed. The concatenated maps, the
+    largest array of the masker by far, never exist.
+    """
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[Array, "B _ _ _"]], size: tuple[int, int]
+    ) -> Float[Array, "B h w"]:
+        """Returns float32 maps of `size`, summed in float32 whatever the maps are."""
+        channels = np.cumsum([x.shape[-1] for x in maps])
+        shape = (3, 3, int(channels[-1]), 1)
+        kernel = self.param("kernel", he_normal_fan_out, shape)
+        bias = self.param("bias", uniform_fan_in(9 * shape[2]), (1,))
+        weights = jnp.split(kernel[..., 0].reshape(9, -1), channels[:-1], axis=1)
+        products = jnp.zeros((maps[0].shape[0], *size, 9))
+        for x, weight in zip(maps, weights, strict=True):
+            product = jnp.einsum(
+                "bhwc,kc->bhwk",
+                x,
+                weight.astype(x.dtype),
+                preferred_element_type=jnp.float32,
+            )
+            products += jax.image.resize(product, products.shape, "bilinear")
+        height, width = size
+        padded = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = [
+            padded[:, place // 3 :, place % 3 :, place][:, :height, :width]
+            for place in range(9)
+        ]
+        return sum(shifted) + bias[0]
 
 
 class CasmMasker(nn.Module):
@@ -86,7 +124,6 @@ class CasmMasker(nn.Module):
                 f"final_upsampling {self.final_upsampling!r} is unknown; "
                 "use 'nearest' or 'bilinear'"
             )
-        height, width = taps[0].shape[1:3]
         maps = []
         for index in self.taps:
             x = taps[index].astype(self.dtype)
@@ -100,20 +137,9 @@ class CasmMasker(nn.Module):
                     name=f"conv_{index}",
                 )(x)
                 x = nn.relu(batch_norm(f"bn_{index}", train, self.dtype)(x))
-                shape = (x.shape[0], height, width, self.features)
-                x = jax.image.resize(x, shape, "bilinear")
             maps.append(x)
-        x = jnp.concatenate(maps, axis=-1)
-        x = nn.Conv(
-            1,
-            (3, 3),
-            padding=PAD_1,
-            dtype=self.dtype,
-            kernel_init=he_normal_fan_out,
-            bias_init=uniform_fan_in(9 * x.shape[-1]),
-            name="final",
-        )(x)
-        mask = nn.sigmoid(x[..., 0].astype(jnp.float32))
+        logits = UpsampledConvolution(name="final")(maps, taps[0].shape[1:3])
+        mask = nn.sigmoid(logits)
         # The sigmoid comes before the upsampling, as in the original.
         return upsample(mask, image_size, self.final_upsampling)
 

@@ -73,14 +73,40 @@ def init_pool(
     return pools.push(pool, params, batch_stats, step=0, key=key)
 
 
+def critic_is_historic(options: CasmOptions, slots: int, step: int) -> bool:
+    """Flips the coin between the current classifier and a past one as the critic.
+
+    A function of the seed and the step only, on the host: see `make_casm_step`.
+
+    Args:
+      options: of the run.
+      slots: of its pool.
+      step: the training step.
+    """
+    thinning = options.thinning
+    if thinning.historic_probability == 0.0:
+        return False
+    chance = thinning.historic_probability
+    if options.variant == "paper":
+        every = thinning.save_every
+        stored = min(1 + (step + 1) // every, slots) if every else 1
+        chance = stored / (stored + 1)
+    return prng.host_generator(options.seed, "critic", step).random() < chance
+
+
 def make_casm_step(
     classifier: ResNet,
     masker: nn.Module,
     classifier_optimiser: Optimiser,
     masker_optimiser: Optimiser,
     options: CasmOptions,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the pure `step(state, batch) -> (state, metrics)`.
+) -> Callable[[TrainState, Batch, bool], tuple[TrainState, Metrics]]:
+    """Returns the pure `step(state, batch, historic) -> (state, metrics)`.
+
+    `historic` says whether the critic is a draw from the pool. Make it static: the two
+    forms are compiled once each, and which past classifier is drawn is an index, so
+    that no draw recompiles. (A `lax.cond` would be one form, but XLA's CPU backend runs
+    a convolution's weight gradient sixty times slower inside one.)
 
     The order within a step: the maps and the clean gradient at the incoming weights;
     the clean update; then the masked classifier's gradient and the masker's gradient,
@@ -137,7 +163,9 @@ def make_casm_step(
             keep_first=not author,
         )
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, historic: bool
+    ) -> tuple[TrainState, Metrics]:
         root = jax.random.key(options.seed)
         images, labels = to_float(batch["image"]), batch["label"]
         inputs = normalise(images, options.mean, options.std)
@@ -232,21 +260,8 @@ def make_casm_step(
                 net = against_current(net)[0]
             return net, mask_grad, metrics | {"masker_loss": loss}
 
-        if pool is None:
-            historic = jnp.zeros((), bool)
-            net, mask_grad, metrics = against_current(net)
-        else:
-            chance = (
-                thinning.historic_probability
-                if author
-                else pool.count / (pool.count + 1)
-            )
-            historic = jax.random.bernoulli(
-                prng.stream_key(root, "critic", state.step), chance
-            )
-            net, mask_grad, metrics = jax.lax.cond(
-                historic, against_historic, against_current, net
-            )
+        play = against_historic if historic else against_current
+        net, mask_grad, metrics = play(net)
 
         # --- The masker --------------------------------------------------------------
         masker_net = descend(
@@ -261,7 +276,7 @@ def make_casm_step(
             "clean_accuracy": jnp.mean(clean_correct),
             "mask_mean": jnp.mean(masks),
             "mask_area_std": jnp.std(mask_area(masks)),
-            "historic": historic.astype(jnp.float32),
+            "historic": jnp.asarray(historic, jnp.float32),
             "learning_rate": masker_optimiser.learning_rate(state.step),
         }
         state = TrainState(state.step + 1, net, masker_net, pool)

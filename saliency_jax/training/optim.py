@@ -40,7 +40,8 @@ def create_optimiser(config: Mapping[str, Any], total_steps: int) -> Optimiser:
 
     Args:
       config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd),
-        `weight_decay`, `clip_norm` (0 = none), `schedule` ("constant", "step" or "cosine"), and the
+        `weight_decay`, `clip_norm` (0 = none), `schedule` ("constant", "step" or
+        "cosine"), and the
         schedule's `warmup_steps`, `decay_every`, `decay_factor`.
       total_steps: where a cosine schedule ends.
 
