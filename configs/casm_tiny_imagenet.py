@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.batch_size = 64
     config.data.min_area = 0.25
 
-    config.classifier.network = "resnet18"
+    config.classifier.network = "resnet10"
     config.classifier.width = 32
     config.classifier.stem = "small_stride2"
     config.classifier.optimiser.decay_every = 2000

@@ -1,4 +1,4 @@
-r"""A ResNet-18 on Tiny ImageNet, 64x64.
+r"""A ResNet-10 on Tiny ImageNet, 64x64.
 
     python train.py --config configs/classifier_tiny_imagenet.py \
         --workdir runs/classifier_tiny_imagenet
@@ -13,14 +13,14 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; `arg` is empty or `smoke`."""
     common.check_classifier_arg(arg)
     config = common.classifier_config()
-    config.total_steps = 8000
+    config.total_steps = 6000
 
     config.data.name = "tiny_imagenet"
     config.data.image_size = 64
     config.data.batch_size = 64
     config.data.min_area = 0.25
 
-    config.classifier.network = "resnet18"
+    config.classifier.network = "resnet10"
     config.classifier.width = 32
     config.classifier.stem = "small_stride2"
     config.classifier.label_smoothing = 0.1

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class InputError(ValueError):
@@ -18,6 +18,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` as an absl command; an `InputError` is one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:
+        # Orbax reports every file that it touches, and absl starts at INFO.
+        logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
         except InputError as error:

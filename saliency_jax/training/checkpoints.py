@@ -12,7 +12,6 @@ filled since the one before, and the disk holds at most `slots` entries per kept
 checkpoint, nearly all of them shared.
 """
 
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -31,8 +30,6 @@ from saliency_jax.errors import InputError
 from saliency_jax.pool import ClassifierPool
 from saliency_jax.training.state import NetState, TrainState
 from saliency_jax.types import PyTree
-
-logging.getLogger("absl").setLevel(logging.WARNING)  # orbax logs every file at INFO
 
 
 def checkpoint_folder(workdir: Path, kind: str) -> Path:
