@@ -11,7 +11,7 @@ from configs import common
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
-    config = common.casm_config(arg, default_thinning="L100")
+    config = common.casm_config(arg, default_thinning="L100", forms=("smoke", "demo"))
     config.total_steps = 3000
 
     config.data.name = "shapes"
@@ -24,6 +24,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.stem = "small_stride2"
     config.classifier.optimiser.decay_every = 2000
     config.masker.optimiser.decay_every = 2000
-    if common.is_smoke(arg):
+    if common.asks_for(arg, "demo"):
+        config.total_steps = 300
+        config.log.every = 20
+        config.log.picture_every = 100
+    if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

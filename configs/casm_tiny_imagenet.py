@@ -25,6 +25,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.stem = "small_stride2"
     config.classifier.optimiser.decay_every = 2000
     config.masker.optimiser.decay_every = 2000
-    if common.is_smoke(arg):
+    if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

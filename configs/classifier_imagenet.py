@@ -10,9 +10,8 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the experiment; `arg` is empty or `smoke`."""
-    common.check_classifier_arg(arg)
-    config = common.classifier_config()
+    """Returns the experiment; `arg` is empty or "smoke"."""
+    config = common.classifier_config(arg)
     config.total_steps = 450_000  # 90 epochs of 1,281,167 images
 
     config.data.name = "imagenet_loc"
@@ -25,6 +24,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.warmup_steps = 25_000
     config.checkpoint.every = 5000
     config.log.evaluate_every = 5000
-    if common.is_smoke(arg):
+    if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

@@ -9,9 +9,8 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the experiment; `arg` is empty or `smoke`."""
-    common.check_classifier_arg(arg)
-    config = common.classifier_config()
+    """Returns the experiment; `arg` is empty, "demo" (`make demo`) or "smoke"."""
+    config = common.classifier_config(arg, forms=("smoke", "demo"))
     config.total_steps = 1000
 
     config.data.name = "shapes"
@@ -25,6 +24,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.learning_rate = 0.05
     config.classifier.optimiser.weight_decay = 5e-4
     config.classifier.optimiser.warmup_steps = 50
-    if common.is_smoke(arg):
+    if common.asks_for(arg, "demo"):
+        config.total_steps = 400
+        config.log.every = 20
+    if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

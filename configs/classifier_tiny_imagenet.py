@@ -10,10 +10,9 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the experiment; `arg` is empty or `smoke`."""
-    common.check_classifier_arg(arg)
-    config = common.classifier_config()
-    config.total_steps = 6000
+    """Returns the experiment; `arg` is empty or "smoke"."""
+    config = common.classifier_config(arg)
+    config.total_steps = 4000
 
     config.data.name = "tiny_imagenet"
     config.data.image_size = 64
@@ -27,6 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.learning_rate = 0.1
     config.classifier.optimiser.weight_decay = 5e-4
     config.classifier.optimiser.warmup_steps = 300
-    if common.is_smoke(arg):
+    if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

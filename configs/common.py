@@ -7,8 +7,14 @@ from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from saliency_jax.objectives import casm
 
 
-def classifier_config() -> ConfigDict:
-    """The stage `classifier`: supervised training from scratch."""
+def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> ConfigDict:
+    """The stage `classifier`: supervised training from scratch.
+
+    Args:
+      arg: what stands behind the colon of `--config`.
+      forms: the smaller forms of the experiment that `arg` may ask for.
+    """
+    check_words(arg, forms)
     config = ConfigDict()
     config.stage = "classifier"
     config.seed = 0
@@ -55,14 +61,17 @@ def classifier_config() -> ConfigDict:
     return config
 
 
-def casm_config(arg: str, default_thinning: str) -> ConfigDict:
+def casm_config(
+    arg: str, default_thinning: str, forms: tuple[str, ...] = ("smoke",)
+) -> ConfigDict:
     """The stage `casm`, with the authors' constants (kondiz/casme).
 
     Args:
       arg: what stands behind the colon of `--config`, comma-separated, in any order: a
         thinning strategy (F, L, FL, L100, ...), a score (entropy, classification), a
-        variant (author, paper), `smoke`.
+        variant (author, paper), one of `forms`.
       default_thinning: where `arg` names none.
+      forms: the smaller forms of the experiment.
     """
     config = classifier_config()
     config.stage = "casm"
@@ -96,25 +105,26 @@ def casm_config(arg: str, default_thinning: str) -> ConfigDict:
             options.score = word
         elif word in casm.VARIANTS:
             options.variant = word
-        elif word not in ("", "smoke"):
+        elif word not in ("", *forms):
             casm.thinning(word)
             options.thinning = word
     return config
 
 
-def is_smoke(arg: str) -> bool:
-    """Whether the words behind the colon ask for the form that runs in seconds."""
-    return "smoke" in arg.split(",")
+def asks_for(arg: str, word: str) -> bool:
+    """Whether the words behind the colon of `--config` hold `word`."""
+    return word in arg.split(",")
 
 
-def check_classifier_arg(arg: str) -> None:
+def check_words(arg: str, forms: tuple[str, ...]) -> None:
     """Checks the words behind the colon of a classifier's config.
 
     Raises:
-      InputError: when there is anything but `smoke`.
+      InputError: for a word that is none of `forms`.
     """
-    if arg not in ("", "smoke"):
-        raise InputError(f"config argument {arg!r}: expected nothing or 'smoke'")
+    for word in arg.split(","):
+        if word not in ("", *forms):
+            raise InputError(f"config argument {word!r}: expected one of {forms}")
 
 
 def shrink(config: ConfigDict) -> None:

@@ -1,0 +1,43 @@
+# make demo   data, classifier, CASM, figures: from nothing to saliency maps
+# make test   lint and tests
+# Python >= 3.11 is all that has to be there; `make PYTHON=python3.13 ...` picks one.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+DATA := data
+RUNS := runs/demo
+GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+REQUIREMENTS := $(if $(GPU),requirements.txt,requirements-cpu.txt)
+
+.PHONY: demo install test test-slow lint clean
+.DELETE_ON_ERROR:
+
+install: .venv/.installed
+
+.venv/.installed: requirements.txt requirements-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11: make PYTHON=python3.13"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement $(REQUIREMENTS)
+	touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+demo:
+	@bash scripts/demo.sh "$(MAKE)" $(BIN)/python $(DATA) $(RUNS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: lint
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache
