@@ -96,6 +96,8 @@ def test_masker_live_pytorch(selected, train):
 
     masker = CasmMasker(taps=selected)
     variables = reproducible.variables(masker, taps, (35, 48))
-    masks, _ = masker.apply(variables, taps, (35, 48), train, mutable=["batch_stats"])
+    masks, _ = jax.jit(
+        lambda v: masker.apply(v, taps, (35, 48), train, mutable=["batch_stats"])
+    )(variables)
     assert np.abs(np.asarray(masks) - expected.numpy()).max() < 1e-5
     assert expected.numpy().std() > 0.05
