@@ -41,7 +41,7 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     module = create_classifier(config.classifier)
     size = config.data.image_size
     if path.is_file():
-        return load_torch_resnet(path, module, (1, size, size, 3))
+        return load_torch_resnet(path, module, (size, size, 3))
     other = read_run_config(path)["classifier"]
     for name in ARCHITECTURE:
         if other[name] != config.classifier[name]:
