@@ -66,6 +66,8 @@ def push(
       keep_first: never replace slot 0, the first iterate.
     """
     slots = pool.saved_at.shape[0]
+    if keep_first and slots == 1:
+        when = when & (pool.count == 0)  # there is nothing else to replace
     lowest = min(int(keep_first), slots - 1)
     random_slot = jax.random.randint(key, (), lowest, slots)
     slot = jnp.where(pool.count < slots, pool.count, random_slot)
