@@ -41,12 +41,11 @@ def create_optimiser(config: Mapping[str, Any], total_steps: int) -> Optimiser:
     Args:
       config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd),
         `weight_decay`, `clip_norm` (0 = none), `schedule` ("constant", "step" or
-        "cosine"), and the
-        schedule's `warmup_steps`, `decay_every`, `decay_factor`.
+        "cosine"), and the schedule's `warmup_steps`, `decay_every`, `decay_factor`.
       total_steps: where a cosine schedule ends.
 
     Raises:
-      InputError: for an unknown name or schedule.
+      InputError: for an unknown name or schedule, or one that lacks its steps.
     """
     if config["name"] == "sgd":
         direction = optax.trace(decay=config["momentum"])
@@ -72,6 +71,11 @@ def create_schedule(config: Mapping[str, Any], total_steps: int) -> optax.Schedu
     if config["schedule"] == "constant":
         main = optax.constant_schedule(peak)
     elif config["schedule"] == "step":
+        if config["decay_every"] < 1:
+            raise InputError(
+                f"optimiser.decay_every = {config['decay_every']}: the schedule 'step' "
+                "needs at least 1"
+            )
         main = optax.exponential_decay(
             peak, config["decay_every"], config["decay_factor"], staircase=True
         )
