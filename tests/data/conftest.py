@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from raw_files import write_jpeg, write_xml
 
 from saliency_jax.data.prepare import prepare
 
@@ -14,28 +13,6 @@ LOC_CLASSES = {
     "n02012849": "crane",
     "n03126707": "crane",
 }
-
-
-def write_jpeg(path: Path, seed: int, width: int, height: int, grey: bool = False):
-    """Writes a smooth random image, so that JPEG keeps it nearly as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (4, 4) if grey else (4, 4, 3), np.uint8)
-    assert cv2.imwrite(str(path), cv2.resize(coarse, (width, height)))
-
-
-def write_xml(path: Path, width: int, height: int, *boxes: tuple[int, int, int, int]):
-    """Writes an annotation as ILSVRC's, with a box (xmin, ymin, xmax, ymax) each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    objects = "".join(
-        f"<object><name>n</name><bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin>"
-        f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"
-        for xmin, ymin, xmax, ymax in boxes
-    )
-    size = (
-        f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    )
-    path.write_text(f"<annotation>{size}{objects}</annotation>")
 
 
 @pytest.fixture

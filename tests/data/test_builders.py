@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import write_jpeg, write_xml
+from raw_files import write_jpeg, write_xml
 
 from saliency_jax.data import pipeline, shapes
 from saliency_jax.data.prepare import prepare
