@@ -77,20 +77,24 @@ def test_augmentation_differs_between_epochs_but_not_between_runs(train):
 
 
 def test_boxes_and_masks_agree_after_augmentation(train):
-    # Boxes of objects are tight, and stay so in a crop; the mask says where.
-    for batch in _take(train, 5, flip=True, min_area=0.3):
+    whole = 0
+    for batch in _take(train, 5, min_area=0.3):
+        masks, boxes = batch["object_mask"], batch["boxes"][:, 0]
         for mask, box, valid in zip(
-            batch["object_mask"],
-            batch["boxes"][:, 0],
-            batch["boxes_valid"][:, 0],
-            strict=True,
+            masks, boxes, batch["boxes_valid"][:, 0], strict=True
         ):
-            if mask.sum() < 20:
+            if not mask.any():
                 continue
-            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-            found = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
             assert valid
-            np.testing.assert_allclose(box * 32, found, atol=2.5)
+            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            found = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+            assert (found[:2] >= box[:2] * 32 - 1.5).all()
+            assert (found[2:] <= box[2:] * 32 + 1.5).all()
+            # The box of an object that the window cuts need not be tight any more.
+            if box.min() > 0 and box.max() < 1:
+                np.testing.assert_allclose(box * 32, found, atol=2.5)
+                whole += 1
+    assert whole > 20
 
 
 @pytest.mark.parametrize("placed", [False, True])
