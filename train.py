@@ -141,7 +141,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     train_step = jax.jit(
         step_fn,
         donate_argnums=0,
-        static_argnames=("historic",) if is_casm else (),
+        static_argnums=2 if is_casm else (),  # historic: two forms, compiled once
         in_shardings=(replicated, by_batch),
         out_shardings=(replicated, replicated),
     )
@@ -221,7 +221,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 historic = casm_step.critic_is_historic(
                     options, config.casm.pool_slots, step
                 )
-                state, metrics = train_step(state, batch, historic=historic)
+                state, metrics = train_step(state, batch, historic)
             else:
                 state, metrics = train_step(state, batch)
 

@@ -26,7 +26,11 @@ CLASSES = (
 MIN_SCALE, MAX_SCALE = 0.15, 0.60
 SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4  # fractional bits of the vertices that OpenCV fills
-_MIN_CONTRAST = 0.40  # RGB distance, of at most sqrt 3, from object to ground
+# Objects and half of the clutter are light, the ground is darker: with light and dark
+# drawn freely a small network needs ten times the images to see a form at all.
+_GROUND = (0.05, 0.5)
+_LIGHT = (0.55, 1.0)
+_MIN_CONTRAST = 0.45  # RGB distance, of at most sqrt 3, from object to ground
 
 
 class Scene(NamedTuple):
@@ -200,7 +204,7 @@ def _contrasting_colour(
     """Returns a random colour unlike every part of the ground, where there is one."""
     # Averaging over cells leaves out the grain, which hides nothing.
     cells = cv2.resize(ground, (8, 8), interpolation=cv2.INTER_AREA).reshape(-1, 3)
-    candidates = rng.uniform(0.05, 0.95, (24, 3)).astype(np.float32)
+    candidates = rng.uniform(*_LIGHT, (24, 3)).astype(np.float32)
     nearest = np.linalg.norm(candidates[:, None] - cells, axis=-1).min(1)
     enough = np.flatnonzero(nearest >= _MIN_CONTRAST)
     return candidates[enough[0] if enough.size else nearest.argmax()]
@@ -238,14 +242,13 @@ def _texture(
 
 def _background(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
     """Returns a textured ground with two to five distractors."""
-    canvas = _texture(rng, size, rng.uniform(0.1, 0.9, 3).astype(np.float32))
+    canvas = _texture(rng, size, rng.uniform(*_GROUND, 3).astype(np.float32))
     cells = int(rng.integers(2, 6))
     canvas += np.float32(rng.uniform(0.05, 0.25)) * _smooth_noise(rng, size, cells, 3)
     for _ in range(rng.integers(2, 6)):
         distractor = (_draw_blob, _draw_stroke, _draw_patch)[rng.integers(3)]
-        y, x = rng.integers(size, size=2)
-        colour = np.clip(canvas[y, x] + rng.uniform(-0.4, 0.4, 3), 0, 1)
-        distractor(rng, canvas, colour.astype(np.float32))
+        low, high = (_GROUND, _LIGHT)[rng.integers(2)]
+        distractor(rng, canvas, rng.uniform(low, high, 3).astype(np.float32))
     return canvas
 
 
