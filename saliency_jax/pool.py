@@ -19,7 +19,8 @@ class ClassifierPool:
     Attributes:
       params: every leaf `[P, ...]`.
       batch_stats: every leaf `[P, ...]`.
-      saved_at: the step whose classifier a slot holds, -1 where the slot is empty.
+      saved_at: the step whose classifier a slot holds, counted from 1; 0 is the one
+        at the start of training, -1 marks an empty slot.
       count: slots filled so far, 0..P.
     """
 

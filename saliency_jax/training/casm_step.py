@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from saliency_jax import pool as pools
 from saliency_jax import prng
+from saliency_jax.errors import InputError
 from saliency_jax.masking import mask_area, masked_out, mean_infill, to_float
 from saliency_jax.models.classifier import normalise
 from saliency_jax.models.create import masker_arguments
@@ -41,6 +42,9 @@ class CasmOptions:
       mean: of each channel, for images in [0, 1]; also the colour of removed pixels.
       std: of each channel, for images in [0, 1].
       seed: of the run.
+
+    Raises:
+      InputError: for an unknown score or variant.
     """
 
     thinning: casm.Thinning
@@ -50,6 +54,11 @@ class CasmOptions:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        for name, known in (("score", casm.SCORES), ("variant", casm.VARIANTS)):
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f"unknown {name} {value!r}: expected one of {known}")
 
 
 def init_pool(
@@ -157,7 +166,7 @@ def make_casm_step(
             pool,
             net.params,
             net.batch_stats,
-            step=step,
+            step=step + 1,  # 0 is the classifier at the start
             key=key,
             when=due | (pool.count == 0),
             keep_first=not author,
