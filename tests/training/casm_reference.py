@@ -99,9 +99,9 @@ def step(state, batch, critic, *, module, fixed, score, variant, weight):
     logits, taps, new_bn = classify(theta, bn, x, not fixed)
     ok_clean = jnp.argmax(logits, 1) == y
     if not fixed and variant == "author":
-        gradient = jax.grad(
-            lambda p: cross_entropy(classify(p, bn, x, True)[0], y)
-        )(theta)
+        gradient = jax.grad(lambda p: cross_entropy(classify(p, bn, x, True)[0], y))(
+            theta
+        )
         theta, trace = sgd(theta, trace, gradient)
     bn = new_bn
 

@@ -1,9 +1,12 @@
 """The CASM step against its twin in `casm_reference`, and on one and four devices."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from saliency_jax.errors import InputError
+from saliency_jax.training import casm_step, sharding
 from tests.training import casm_reference, tiny
 
 CASES = {
@@ -83,3 +86,190 @@ def test_a_step_equals_its_twin(case):
     # otherwise the case would show neither the gates nor that clipping comes first
     assert expected["counted"] > 0
     assert expected["norm"] > tiny.ADAM["clip_norm"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "historic"),
+    [({}, False), ({"thinning": "L100"}, True)],
+    ids=["current", "historic"],
+)
+def test_four_devices_take_the_same_step_as_one(chosen, historic):
+    """Batch split, state replicated and donated; BatchNorm over the whole batch."""
+    batch = tiny.batch()
+    state = tiny.state(pool=tiny.pool_of(1, 2) if historic else None)
+    alone = tiny.jitted_step(**chosen)(state, batch, historic=historic)
+    mesh = sharding.data_mesh()
+    assert mesh.size == 4
+    everywhere, split = sharding.replicated(mesh), sharding.by_batch(mesh)
+    step = jax.jit(
+        tiny.jitted_step(**chosen).__wrapped__,
+        static_argnums=2,
+        donate_argnums=0,
+        in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere),
+        compiler_options=tiny.FAST,
+    )
+    given_away = jax.device_put(jax.tree.map(jnp.copy, state), everywhere)
+    together = step(given_away, jax.device_put(batch, split), historic)
+    assert_close(together[0], alone[0], 1e-5)
+    assert_close(together[1], alone[1], 1e-5)
+    # each device holds the same bits
+    for leaf in jax.tree.leaves(together[0]):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4
+        assert all(np.array_equal(copies[0], copy) for copy in copies[1:])
+
+
+def test_the_order_of_a_batch_does_not_matter():
+    order = jnp.array([3, 0, 7, 1, 6, 2, 5, 4])
+    batch = tiny.batch()
+    permuted = {name: values[order] for name, values in batch.items()}
+    for chosen, historic in (({}, False), ({"thinning": "L100"}, True)):
+        state = tiny.state(pool=tiny.pool_of(1) if historic else None)
+        step = tiny.jitted_step(**chosen)
+        one, _ = step(state, batch, historic=historic)
+        other, _ = step(state, permuted, historic=historic)
+        assert_close(other, one, 1e-5)
+
+
+def test_which_past_classifier_is_drawn_changes_with_the_step_and_never_recompiles():
+    step, batch = tiny.jitted_step(thinning="L100"), tiny.batch()
+    pool = tiny.pool_of(1, 2, 3)
+    seen, sizes = [], []
+    for number in range(30):
+        state = tiny.state(pool=pool, step=number)
+        _, metrics = step(state, batch, historic=True)
+        seen.append(float(metrics["masked_loss"]))
+        sizes.append(step._cache_size())
+    assert len(set(seen)) == 3
+    assert sizes[0] == sizes[-1]
+    again = step(tiny.state(pool=pool, step=4), batch, historic=True)[1]
+    assert float(again["masked_loss"]) == seen[4]
+
+
+def saved_at(thinning, steps, variant="author"):
+    """What the pool holds after each step, from an empty or initial pool."""
+    options = tiny.options(thinning, variant=variant)
+    state = tiny.state(step=0)
+    state = state.replace(
+        pool=casm_step.init_pool(state.classifier, tiny.SLOTS, options)
+    )
+    step, batch = tiny.jitted_step(thinning=thinning, variant=variant), tiny.batch()
+    held = [state.pool.saved_at.tolist()]
+    for _ in range(steps):
+        state, _ = step(state, batch, historic=True)
+        held.append(state.pool.saved_at.tolist())
+    return held, state
+
+
+def test_the_author_stores_after_the_first_update_and_every_nth():
+    held, state = saved_at("L3", 9)
+    assert held[0] == [-1, -1, -1]
+    # casme stores at i % n == n - 1, counting from 0, and into an empty pool
+    assert held[1:4] == [[1, -1, -1], [1, -1, -1], [1, 3, -1]]
+    assert held[6] == [1, 3, 6]
+    assert sorted({*held[9]} - {1, 3, 6}) == [9]
+    assert int(state.pool.count) == 3
+
+
+def test_the_paper_holds_the_first_iterate_and_never_loses_it():
+    held, state = saved_at("L1", 8, variant="paper")
+    assert held[0] == [0, -1, -1]
+    assert held[2] == [0, 1, 2]
+    assert all(slots[0] == 0 for slots in held)
+    # names of stored classifiers are never the same for two of them
+    assert all(len({*slots} - {-1}) == np.sum(np.array(slots) >= 0) for slots in held)
+    first = jax.tree.map(lambda leaf: leaf[0], state.pool.params)
+    initial = tiny.networks(0)["classifier"]["params"]
+    assert_close(first, initial, 1e-9)
+
+
+def test_first_and_last_needs_one_slot_and_the_last_none():
+    net = tiny.state().classifier
+    for variant in ("author", "paper"):
+        pool = casm_step.init_pool(net, 30, tiny.options("FL", variant=variant))
+        assert pool.saved_at.shape == (1,)
+        for thinning in ("F", "L"):
+            options = tiny.options(thinning, variant=variant)
+            assert casm_step.init_pool(net, 30, options) is None
+            assert not any(
+                casm_step.critic_is_historic(options, 30, step) for step in range(50)
+            )
+
+
+def frequency(thinning, variant, steps, slots=30):
+    options = tiny.options(thinning, variant=variant)
+    coins = [casm_step.critic_is_historic(options, slots, step) for step in steps]
+    return np.mean(coins), len(coins)
+
+
+def test_the_coin_is_fair_and_a_function_of_seed_and_step():
+    mean, count = frequency("L100", "author", range(2000))
+    assert abs(mean - 0.5) < 5 * (0.25 / count) ** 0.5
+    flips = [
+        [casm_step.critic_is_historic(tiny.options("L100", seed=seed), 30, step)]
+        for seed in (0, 0, 1)
+        for step in range(64)
+    ]
+    assert flips[:64] == flips[64:128] != flips[128:]
+
+
+@pytest.mark.parametrize(
+    ("steps", "slots", "chance"),
+    [
+        (range(99), 30, 1 / 2),  # the first iterate and the current one
+        (range(99, 199), 30, 2 / 3),
+        (range(2900, 9000), 30, 30 / 31),  # full
+        (range(2900, 9000), 3, 3 / 4),
+    ],
+)
+def test_the_papers_draw_is_uniform_over_the_current_and_all_stored(
+    steps, slots, chance
+):
+    mean, count = frequency("L100", "paper", steps, slots)
+    assert abs(mean - chance) < 5 * (chance * (1 - chance) / count) ** 0.5
+
+
+def test_the_papers_chance_counts_what_the_pool_holds(monkeypatch):
+    """`critic_is_historic` must know the pool's filling without asking the device."""
+    held, _ = saved_at("L3", 9, variant="paper")
+    options, asked = tiny.options("L3", variant="paper"), []
+
+    class Spy:
+        def random(self):
+            return self
+
+        def __lt__(self, chance):
+            asked.append(chance)
+            return True
+
+    monkeypatch.setattr(casm_step.prng, "host_generator", lambda *names: Spy())
+    for step in range(9):
+        casm_step.critic_is_historic(options, tiny.SLOTS, step)
+    # a step stores before it draws
+    stored = [np.sum(np.array(slots) >= 0) for slots in held[1:]]
+    np.testing.assert_allclose(asked, [n / (n + 1) for n in stored])
+
+
+def test_both_forms_are_compiled_once():
+    step = jax.jit(
+        lambda state, batch, historic: (state + batch + historic, ()),
+        static_argnames="historic",
+    )
+    options = tiny.options("L100")
+    for number in range(40):
+        historic = casm_step.critic_is_historic(options, 30, number)
+        step(jnp.float32(number), jnp.float32(1), historic=historic)
+    assert step._cache_size() == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"score": "entropie"}, "score 'entropie'.*'entropy', 'classification'"),
+        ({"variant": "authors"}, "variant 'authors'.*'author', 'paper'"),
+    ],
+)
+def test_unknown_options_are_refused(changed, message):
+    with pytest.raises(InputError, match=message):
+        tiny.options(**changed)
