@@ -8,8 +8,8 @@
 neither optimisers nor pool. A pool of thirty ResNet-50s is 3 GB, but its entries never
 change: each is written once, when the first checkpoint after its birth is saved, and
 deleted when no kept checkpoint names it. A checkpoint therefore writes only the slots
-filled since the one before, and the disk holds at most `slots` entries per kept
-checkpoint, nearly all of them shared.
+filled since the one before, and the disk holds at most `slots` entries for each kept
+checkpoint and the one before them, nearly all of them shared.
 """
 
 import os
@@ -89,11 +89,15 @@ class Checkpoints:
             checkpoint_folder(workdir, "best"), options=best
         )
         self._pool_folder = checkpoint_folder(workdir, "pool")
+        if self._last.latest_step() is None:
+            self._forget_earlier_attempts()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._last.wait_until_finished()
+        self._drop_unused_pool_files([])
         self._last.close()
         self._best.close()
 
@@ -118,6 +122,8 @@ class Checkpoints:
         start, step = time.perf_counter(), int(state.step)
         self._last.wait_until_finished()
         slots, new_bytes = self._write_pool(state.pool)
+        if state.pool is not None:
+            self._drop_unused_pool_files(slots)
         networks, optimisers = _networks(state), _optimisers(state)
         self._last.save(
             step,
@@ -128,7 +134,6 @@ class Checkpoints:
                 meta=ocp.args.JsonSave({"config": dict(config), "pool": slots}),
             ),
         )
-        self._drop_unused_pool_files(slots)
         state_bytes = size_in_bytes((networks, optimisers))
         line = f"checkpoint {step}: {state_bytes / 1e6:.1f} MB"
         if state.pool is not None:
@@ -137,8 +142,14 @@ class Checkpoints:
 
     def save_best(self, state: TrainState, score: float) -> None:
         """Replaces the best checkpoint: networks only, no optimiser and no pool."""
+        step = int(state.step)
+        self._best.wait_until_finished()
+        for kept in self._best.all_steps():
+            # A run that resumed from before its best; orbax would skip the new one.
+            if kept >= step:
+                self._best.delete(kept)
         self._best.save(
-            int(state.step),
+            step,
             args=ocp.args.Composite(
                 networks=ocp.args.StandardSave(_networks(state)),
                 meta=ocp.args.JsonSave({"score": score}),
@@ -187,6 +198,15 @@ class Checkpoints:
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
         return TrainState(step_array, net("classifier"), masker, pool)
 
+    def _forget_earlier_attempts(self) -> None:
+        """Deletes what a run left that ended before its first checkpoint.
+
+        The next run here may be of another config, with pool entries of the same names.
+        """
+        for step in self._best.all_steps():
+            self._best.delete(step)
+        self._drop_unused_pool_files([])
+
     def _pool_file(self, saved_at: int) -> Path:
         return self._pool_folder / f"{saved_at}.safetensors"
 
@@ -212,13 +232,17 @@ class Checkpoints:
         return slots, new_bytes
 
     def _drop_unused_pool_files(self, slots: list[int]) -> None:
-        """Deletes the entries that no kept checkpoint names."""
-        if jax.process_index() != 0 or not self._pool_folder.is_dir():
-            return
+        """Deletes the entries that neither a committed checkpoint nor `slots` names.
+
+        Called before a save and not after it: until the new checkpoint is committed, a
+        killed run resumes from the one before and needs what that one names.
+        """
         named = set(slots)
-        for step in self._last.all_steps()[:-1]:
+        for step in self._last.all_steps():
             item = ocp.args.Composite(meta=ocp.args.JsonRestore())
             named |= set(self._last.restore(step, args=item)["meta"]["pool"])
+        if jax.process_index() != 0:
+            return
         for path in self._pool_folder.glob("*.safetensors"):
             if int(path.stem) not in named:
                 path.unlink()
@@ -289,8 +313,15 @@ def restore_networks(
     )
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder, restore_args), step
+            networks = checkpointer.restore(folder, restore_args)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(
             f"checkpoint {folder} cannot be read as this run's networks: {error}"
         ) from error
+    for path, leaf in jax.tree_util.tree_leaves_with_path(networks):
+        if isinstance(leaf, jax.ShapeDtypeStruct):  # left as it was asked for
+            raise InputError(
+                f"checkpoint {folder} cannot be read as this run's networks: it has no "
+                f"{jax.tree_util.keystr(path)}"
+            )
+    return networks, step
