@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from saliency_jax import pool as pools
-from saliency_jax.models.create import init_networks
 from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, normalise
+from saliency_jax.models.create import init_networks
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
 from saliency_jax.models.resnet import ResNet
 from saliency_jax.objectives import casm
