@@ -61,7 +61,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.data.batch_size, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    initial = start.initial_classifier(config)
+    initial = jax.device_put(start.initial_classifier(config), replicated)
     run_folder.prepare(workdir, config)
 
     ############################################################################
