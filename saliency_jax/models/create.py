@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
@@ -16,7 +17,7 @@ from saliency_jax.types import PyTree
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create_classifier(config: Mapping[str, Any]) -> ResNet:
+def create_classifier(config: Mapping[str, Any] | ConfigDict) -> ResNet:
     """Builds the classifier of a config's `classifier` section.
 
     Raises:
@@ -36,7 +37,9 @@ def create_classifier(config: Mapping[str, Any]) -> ResNet:
     )
 
 
-def create_masker(config: Mapping[str, Any], classifier: ResNet) -> nn.Module:
+def create_masker(
+    config: Mapping[str, Any] | ConfigDict, classifier: ResNet
+) -> nn.Module:
     """Builds the masker of a config's `masker` section.
 
     With `encoder` "shared" it reads the classifier's maps; with "own" it has an encoder

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
 from saliency_jax.types import PyTree
@@ -32,7 +33,9 @@ class Optimiser:
         return optax.apply_updates(params, updates), opt_state
 
 
-def create_optimiser(config: Mapping[str, Any], total_steps: int) -> Optimiser:
+def create_optimiser(
+    config: Mapping[str, Any] | ConfigDict, total_steps: int
+) -> Optimiser:
     """Builds the optimiser that a config section describes.
 
     Weight decay is PyTorch's coupled L2 on every parameter: after the clipping, before
@@ -64,7 +67,9 @@ def create_optimiser(config: Mapping[str, Any], total_steps: int) -> Optimiser:
     return Optimiser(chain, create_schedule(config, total_steps))
 
 
-def create_schedule(config: Mapping[str, Any], total_steps: int) -> optax.Schedule:
+def create_schedule(
+    config: Mapping[str, Any] | ConfigDict, total_steps: int
+) -> optax.Schedule:
     """Builds the learning rate over steps; see `create_optimiser`."""
     peak, warmup = config["learning_rate"], config["warmup_steps"]
     remaining = max(total_steps - warmup, 1)
