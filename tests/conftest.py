@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The tests compile much and run little: half the time with LLVM's optimisation off.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(Path(__file__).parent.parent / ".pytest_cache" / "jax"),
@@ -28,3 +30,37 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data: {SHARED_DATA} is missing")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with `shapes/32x32`: 60 training and 25 validation scenes."""
+    from saliency_jax.data.prepare import prepare
+
+    data_dir = str(tmp_path_factory.mktemp("data"))
+    prepare("shapes", data_dir, image_size=32, num_train=60, num_validation=25)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def classifier_run(tmp_path_factory: pytest.TempPathFactory, shapes_dir: str) -> Path:
+    """A finished smoke run of the stage classifier."""
+    import train
+    from tests.runs import classifier_config
+
+    workdir = tmp_path_factory.mktemp("runs") / "classifier"
+    train.train(classifier_config(shapes_dir), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def casm_run(
+    tmp_path_factory: pytest.TempPathFactory, shapes_dir: str, classifier_run: Path
+) -> Path:
+    """A finished smoke run of the stage casm, with a pool that has overflowed."""
+    import train
+    from tests.runs import casm_config
+
+    workdir = tmp_path_factory.mktemp("runs") / "casm"
+    train.train(casm_config(shapes_dir, classifier_run), workdir)
+    return workdir

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from raw_files import write_jpeg, write_xml
 
-from saliency_jax.data.prepare import prepare
-
 TINY_CLASSES = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat"}
 LOC_CLASSES = {
     "n01440764": "tench, Tinca tinca",
@@ -66,11 +64,3 @@ def loc_folder(tmp_path: Path) -> Path:
 
 
 _KINDS = ("Data", "Annotations")
-
-
-@pytest.fixture(scope="session")
-def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with `shapes/32x32`: 60 training and 25 validation scenes."""
-    data_dir = str(tmp_path_factory.mktemp("data"))
-    prepare("shapes", data_dir, image_size=32, num_train=60, num_validation=25)
-    return data_dir

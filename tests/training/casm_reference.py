@@ -73,7 +73,6 @@ def adam(params, moments, gradient):
 @functools.partial(
     jax.jit,
     static_argnames=("module", "fixed", "score", "variant", "weight"),
-    compiler_options=tiny.FAST,
 )
 def step(state, batch, critic, *, module, fixed, score, variant, weight):
     """What one step leaves behind, as plain trees.

@@ -107,7 +107,6 @@ def test_four_devices_take_the_same_step_as_one(chosen, historic):
         donate_argnums=0,
         in_shardings=(everywhere, split),
         out_shardings=(everywhere, everywhere),
-        compiler_options=tiny.FAST,
     )
     given_away = jax.device_put(jax.tree.map(jnp.copy, state), everywhere)
     together = step(given_away, jax.device_put(batch, split), historic)

@@ -31,7 +31,7 @@ def step_function():
 
 @functools.cache
 def jitted_step():
-    return jax.jit(step_function(), compiler_options=tiny.FAST)
+    return jax.jit(step_function())
 
 
 def start():
@@ -61,7 +61,7 @@ def test_a_step_equals_its_definition():
 
     params = before.classifier.params
     (loss, (logits, statistics)), gradient = jax.jit(
-        jax.value_and_grad(loss_fn, has_aux=True), compiler_options=tiny.FAST
+        jax.value_and_grad(loss_fn, has_aux=True)
     )(params)
     zeros = jax.tree.map(jnp.zeros_like, params)
     expected, _ = casm_reference.sgd(params, zeros, gradient)
@@ -98,7 +98,6 @@ def test_four_devices_take_the_same_step_as_one():
         step_function(),
         in_shardings=(everywhere, split),
         out_shardings=(everywhere, everywhere),
-        compiler_options=tiny.FAST,
     )
     together, metrics = step(
         jax.device_put(start(), everywhere), jax.device_put(tiny.batch(), split)

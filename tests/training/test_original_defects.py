@@ -83,7 +83,6 @@ def test_row_3_the_pool_holds_copies():
         tiny.jitted_step(thinning="L100").__wrapped__,
         static_argnames="historic",
         donate_argnums=0,
-        compiler_options=tiny.FAST,
     )
     state = jax.tree.map(jnp.copy, tiny.state(pool=tiny.pool_of(1), step=99))
     given_away = state.classifier.params

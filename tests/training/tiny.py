@@ -32,7 +32,6 @@ SHARED = {
 SGD = SHARED | {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "clip_norm": 0.0}
 ADAM = SHARED | {"name": "adam", "learning_rate": 0.01, "momentum": 0, "clip_norm": 0.2}
 SLOTS = 3
-FAST = {"xla_backend_optimization_level": 0}  # half the time to compile, on a CPU
 
 
 @jax.jit
@@ -96,7 +95,7 @@ def jitted_step(encoder="shared", **chosen):
         create_optimiser(ADAM, 100),
         options(**chosen),
     )
-    return jax.jit(step, static_argnames="historic", compiler_options=FAST)
+    return jax.jit(step, static_argnames="historic")
 
 
 def state(encoder="shared", pool=None, step=7):

@@ -1,0 +1,25 @@
+"""Configs of the runs that tests make: six steps on 32x32 shapes."""
+
+from configs import casm_shapes, classifier_shapes
+
+
+def classifier_config(data_dir, **changed):
+    config = classifier_shapes.get_config("smoke")
+    return changed_for(config, data_dir, changed)
+
+
+def casm_config(data_dir, init, arg="L2", **changed):
+    """Six steps against a pool of three, the past of every second step."""
+    config = casm_shapes.get_config(f"{arg},smoke")
+    config.classifier.init = str(init)
+    return changed_for(config, data_dir, changed)
+
+
+def changed_for(config, data_dir, changed):
+    """Points a config at the tests' data; `changed` has dots as double underscores."""
+    config.data.name = "shapes/32x32"
+    config.data.data_dir = str(data_dir)
+    config.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changed.items()}
+    )
+    return config

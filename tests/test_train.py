@@ -1,0 +1,327 @@
+"""The training loop: what a run leaves, resuming, and what it says to mistakes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import evaluate
+import train
+from saliency_jax import load_masker, saliency_fn
+from saliency_jax.errors import InputError
+from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
+from tests.runs import casm_config, classifier_config
+
+ROOT = Path(train.__file__).parent
+
+
+def lines_of(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_classifier_run_leaves_its_figures(classifier_run):
+    lines = lines_of(classifier_run)
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 6]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert {"loss", "accuracy", "learning_rate", "images_per_second"} <= lines[0].keys()
+    assert {"held_out/accuracy", "held_out/top5_accuracy"} < lines[1].keys()
+    scores = json.loads((classifier_run / "validation.json").read_text())
+    assert 0 <= scores["accuracy"] <= scores["top5_accuracy"] <= 1
+    assert saved_steps(classifier_run, "last") == [6]
+    assert saved_steps(classifier_run, "best")
+    assert not checkpoint_folder(classifier_run, "pool").exists()
+    assert not (classifier_run / "pictures").exists()
+
+
+def test_a_casm_run_leaves_its_figures(casm_run):
+    lines = lines_of(casm_run)
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 6]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    trained = {"clean_loss", "masked_loss", "masker_loss", "mask_mean", "historic"}
+    assert trained <= lines[0].keys()
+    held_out = {"held_out/le", "held_out/om", "held_out/f1", "held_out/accuracy"}
+    assert held_out < lines[1].keys()
+    # both critics had their turn, or the run would show less than it should
+    assert 0 < sum(line["historic"] for line in lines if "historic" in line) < 3
+    assert saved_steps(casm_run, "last") == [6]
+    pool = checkpoint_folder(casm_run, "pool")
+    assert {path.name for path in pool.iterdir()} == {
+        "2.safetensors",
+        "4.safetensors",
+        "6.safetensors",
+    }
+
+
+def test_a_run_leaves_its_config_and_environment(casm_run, classifier_run, shapes_dir):
+    config = json.loads((casm_run / "config.json").read_text())
+    assert config["stage"] == "casm"
+    assert config["classifier"]["num_classes"] == 10  # resolved from the data
+    assert config["classifier"]["init"] == str(classifier_run)
+    assert config["data"]["name"] == "shapes/32x32"
+    environment = json.loads((casm_run / "environment.json").read_text())
+    assert environment["packages"]["jax"] == jax.__version__
+    assert len(environment["devices"]) == 4
+    assert len(environment["commit"]) == 40 or environment["commit"] == ""
+
+
+def test_pictures_and_tensorboard(casm_run):
+    names = sorted(path.name for path in (casm_run / "pictures").iterdir())
+    assert names == ["strip_0000003.png", "strip_0000006.png"]
+    strip = cv2.imread(str(casm_run / "pictures" / names[0]))
+    # eight rows of image, mask, masked-in, masked-out, enlarged to a readable size
+    assert strip.shape[0] > 8 * 144 and strip.shape[1] > 4 * 144
+    assert strip.std() > 10
+    (events,) = (casm_run / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for name in (b"masker_loss", b"held_out/le", b"strip"):
+        assert name in content
+
+
+def arrays_of(workdir):
+    """Everything in the last checkpoint, as bytes or arrays."""
+    (step,) = saved_steps(workdir, "last")
+    folder = checkpoint_folder(workdir, "last") / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        trees = [
+            checkpointer.restore(folder / name) for name in ("networks", "optimisers")
+        ]
+    leaves = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
+    }
+    pool = checkpoint_folder(workdir, "pool")
+    files = [*(folder / "data").glob("*.json"), *pool.iterdir()]
+    return step, leaves, {path.name: path.read_bytes() for path in files}
+
+
+def test_an_interrupted_run_becomes_the_same_run(
+    casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
+):
+    """Bit for bit: networks, optimisers, pool and the place in the data."""
+    flip = train.casm_step.critic_is_historic
+
+    def interrupted(options, slots, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return flip(options, slots, step)
+
+    config = casm_config(shapes_dir, classifier_run)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.casm_step, "critic_is_historic", interrupted)
+        train.train(config, tmp_path)
+    assert saved_steps(tmp_path, "last") == [3]
+    capsys.readouterr()
+    train.train(casm_config(shapes_dir, classifier_run), tmp_path)
+    assert f"resumed {tmp_path} at step 3" in capsys.readouterr().out
+    step, arrays, files = arrays_of(tmp_path)
+    expected_step, expected_arrays, expected_files = arrays_of(casm_run)
+    assert step == expected_step and arrays.keys() == expected_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert files == expected_files
+    for kind in ("last", "best"):
+        assert saved_steps(tmp_path, kind) == saved_steps(casm_run, kind)
+    # the figures, too, apart from the times
+    final, expected = lines_of(tmp_path)[-1], lines_of(casm_run)[-1]
+    assert final | {"time": 0} == expected | {"time": 0}
+
+
+def test_a_run_of_another_config_is_not_continued(casm_run, classifier_run, shapes_dir):
+    before = (casm_run / "config.json").read_text()
+    config = casm_config(
+        shapes_dir, classifier_run, seed=1, casm__score="classification"
+    )
+    with pytest.raises(InputError) as raised:
+        train.train(config, casm_run)
+    message = str(raised.value)
+    assert "config.seed was 0, now 1" in message
+    assert "config.casm.score was 'entropy', now 'classification'" in message
+    assert "--workdir" in message
+    assert (casm_run / "config.json").read_text() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shapes_dir, tmp_path):
+    config = classifier_config(
+        shapes_dir, classifier__optimiser__learning_rate=1e30, data__holdout=0
+    )
+    with pytest.raises(InputError, match="not finite between steps 0 and 2: .*loss nan"):
+        train.train(config, tmp_path)
+    assert saved_steps(tmp_path, "last") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data__data_dir": "nowhere"}, "not prepared in nowhere.*data prepare shapes"),
+        ({"data__name": "shape"}, "unknown data set 'shape'"),
+        ({"data__batch_size": 6}, "batch_size = 6 does not divide over 4 devices"),
+        ({"data__holdout": 60}, "cannot hold out 60"),
+        ({"classifier__num_classes": 7}, "has 10 classes: leave it at 0"),
+        ({"classifier__network": "resnet11"}, "'resnet11' is unknown.*resnet10"),
+        ({"classifier__dtype": "float16"}, "dtype = 'float16'.*bfloat16"),
+        ({"classifier__stem": "tiny"}, "stem 'tiny' is unknown"),
+        ({"classifier__optimiser__name": "lamb"}, "optimiser 'lamb'"),
+        ({"stage": "masker"}, "stage = 'masker'.*casm"),
+        ({"total_steps": 0}, "total_steps = 0: expected at least 1"),
+    ],
+)
+def test_a_mistake_in_the_config_is_named(shapes_dir, tmp_path, changed, message):
+    with pytest.raises(InputError, match=message):
+        train.train(classifier_config(shapes_dir, **changed), tmp_path)
+
+
+def test_casm_without_a_classifier_names_the_command_that_makes_one(
+    shapes_dir, tmp_path
+):
+    with pytest.raises(InputError) as raised:
+        train.train(casm_config(shapes_dir, ""), tmp_path)
+    message = str(raised.value)
+    assert "--config.classifier.init" in message
+    assert "python train.py --config configs/classifier_shapes.py " in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_without_its_flags_says_which():
+    with pytest.raises(InputError, match="--config FILE and --workdir FOLDER"):
+        train.main(["train.py"])
+
+
+def test_evaluation_and_saliency_maps_of_a_run(casm_run, tmp_path):
+    evaluate.evaluate(casm_run, limit=10, out=tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["rows"]["casm"].keys() >= {"le", "om", "f1", "f1a", "accuracy"}
+    assert results["how"]["checkpoint"] == 6
+    masks = saliency_fn(load_masker(casm_run), np.zeros((2, 32, 32, 3), np.uint8))
+    assert masks.shape == (2, 32, 32) and np.isfinite(masks).all()
+
+
+def command(*arguments, **options):
+    """The environment is that of a user: one device, no settings of the tests."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finished(*arguments):
+    process = command(*arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_an_unknown_config_key_is_one_line_and_exit_code_2(tmp_path):
+    code, out, err = finished(
+        "train.py",
+        "--config=configs/casm_shapes.py:smoke",
+        f"--workdir={tmp_path}",
+        "--config.nonsense=1",
+    )
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert "nonsense" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_commands_from_nothing_to_a_table(tmp_path):
+    where = [f"--data_dir={tmp_path}"]
+    code, out, err = finished(
+        *("-m", "saliency_jax.data", "prepare", "shapes", "--image_size=32"),
+        *("--num_train=60", "--num_validation=25", *where),
+    )
+    assert code == 0, err
+    common = [f"--config.data.data_dir={tmp_path}", "--config.data.name=shapes/32x32"]
+    classifier, casm = tmp_path / "classifier", tmp_path / "casm"
+    code, out, err = finished(
+        "train.py",
+        "--config=configs/classifier_shapes.py:smoke",
+        f"--workdir={classifier}",
+        *common,
+    )
+    assert code == 0, err
+    assert "validation (25 images): accuracy" in out
+    code, out, err = finished(
+        "train.py",
+        "--config=configs/casm_shapes.py:smoke,L2",
+        f"--workdir={casm}",
+        f"--config.classifier.init={classifier}",
+        *common,
+    )
+    assert code == 0, err
+    assert out.endswith(f"finished: {casm}\n") and "Traceback" not in err
+    code, out, err = finished("evaluate.py", f"--workdir={casm}")
+    assert code == 0, err
+    assert (casm / "evaluation" / "results.json").is_file()
+    assert load_masker(casm, "best") is not None
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(shapes_dir, classifier_run, tmp_path):
+    arguments = [
+        "train.py",
+        "--config=configs/casm_shapes.py:smoke,L2",
+        f"--workdir={tmp_path}",
+        f"--config.classifier.init={classifier_run}",
+        f"--config.data.data_dir={shapes_dir}",
+        "--config.data.name=shapes/32x32",
+        "--config.total_steps=40",
+    ]
+    process = command(*arguments)
+    deadline = time.time() + 200
+    while (
+        len(saved_steps(tmp_path, "last")) == 0 or saved_steps(tmp_path, "last")[-1] < 9
+    ):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert saved_steps(tmp_path, "last")[-1] < 40
+    code, out, err = finished(*arguments)
+    assert code == 0, err
+    assert f"resumed {tmp_path} at step" in out
+    assert saved_steps(tmp_path, "last") == [40]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arg", "changed"),
+    [
+        ("F", {}),
+        ("FL", {}),
+        ("L2,paper,classification", {}),
+        ("L2", {"masker__encoder": "own"}),
+        (
+            "L",
+            {"classifier__dtype": "bfloat16", "masker__final_upsampling": "bilinear"},
+        ),
+        ("L2", {"masker__taps": (3, 4), "data__num_workers": 1}),
+        ("L2", {"data__holdout": 0, "data__erasing_probability": 0.5}),
+    ],
+)
+def test_every_option_trains_and_resumes(
+    shapes_dir, classifier_run, tmp_path, arg, changed
+):
+    config = casm_config(shapes_dir, classifier_run, arg, **changed)
+    train.train(config, tmp_path)
+    assert saved_steps(tmp_path, "last") == [6]
+    assert bool(saved_steps(tmp_path, "best")) == (config.data.holdout > 0)
+    train.train(config, tmp_path)  # a finished run only reads its checkpoint
+    masks = saliency_fn(load_masker(tmp_path), np.zeros((2, 32, 32, 3), np.uint8))
+    assert np.isfinite(masks).all()

@@ -1,0 +1,158 @@
+"""A run's folder: what must fit, what may differ in a continuation, what is filed."""
+
+import json
+import os
+
+import jax
+import pytest
+
+from configs import casm_shapes, classifier_shapes
+from saliency_jax.errors import InputError
+from saliency_jax.training import run_folder
+
+
+def config(**changed):
+    made = casm_shapes.get_config("smoke")
+    run_folder.resolve(made, 10)
+    made.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changed.items()}
+    )
+    return made
+
+
+def pretend_checkpoint(workdir):
+    """What orbax leaves of a committed checkpoint, as far as a name goes."""
+    folder = workdir / "checkpoints" / "last" / "3"
+    folder.mkdir(parents=True)
+    (folder / "_CHECKPOINT_METADATA").write_text("{}")
+    (folder / "commit_success.txt").write_text("")
+
+
+def test_resolve_takes_the_number_of_classes_from_the_data():
+    made = classifier_shapes.get_config("smoke")
+    assert made.classifier.num_classes == 0
+    run_folder.resolve(made, 10)
+    assert made.classifier.num_classes == 10
+    run_folder.resolve(made, 10)
+    with pytest.raises(InputError, match="num_classes = 10, but shapes has 100"):
+        run_folder.resolve(made, 100)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "total_steps",
+        "data.batch_size",
+        "data.image_size",
+        "checkpoint.every",
+        "checkpoint.keep_last",
+        "log.every",
+        "log.evaluate_every",
+        "log.picture_every",
+        "casm.pool_slots",
+    ],
+)
+def test_counts_are_at_least_one(name):
+    made = casm_shapes.get_config("smoke")
+    made.update_from_flattened_dict({name: 0})
+    with pytest.raises(InputError, match=rf"config\.{name} = 0: expected at least 1"):
+        run_folder.resolve(made, 10)
+
+
+def test_unknown_stage():
+    made = classifier_shapes.get_config("smoke")
+    made.stage = "black_box"
+    with pytest.raises(InputError, match="stage = 'black_box'.*classifier.*casm"):
+        run_folder.resolve(made, 10)
+
+
+def test_config_and_environment_are_filed(tmp_path):
+    workdir = tmp_path / "deep" / "run"
+    run_folder.prepare(workdir, config())
+    filed = json.loads((workdir / "config.json").read_text())
+    assert filed == json.loads(json.dumps(config().to_dict()))
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["packages"]["jax"] == jax.__version__
+    assert environment["command"] and environment["python"]
+
+
+def test_a_continuation_may_not_be_another_run(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    pretend_checkpoint(tmp_path)
+    run_folder.prepare(tmp_path, config())
+    other = config(seed=5, casm__thinning="L1000", masker__taps=(3, 4))
+    with pytest.raises(InputError) as raised:
+        run_folder.prepare(tmp_path, other)
+    message = str(raised.value)
+    for difference in (
+        "config.seed was 0, now 5",
+        "config.casm.thinning was 'L100', now 'L1000'",
+        "config.masker.taps was [0, 1, 2, 3, 4], now [3, 4]",
+    ):
+        assert difference in message
+    assert message.count(" was ") == 3
+    # nothing was overwritten
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
+def test_what_does_not_change_a_run_may_differ(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    pretend_checkpoint(tmp_path)
+    moved = config(
+        data__data_dir="elsewhere",
+        data__num_threads=16,
+        checkpoint__every=7,
+        checkpoint__keep_last=3,
+        log__every=1,
+        classifier__init="weights.pth",
+    )
+    run_folder.prepare(tmp_path, moved)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    assert filed["data"]["data_dir"] == "elsewhere"
+
+
+@pytest.mark.parametrize("changed", [{"data__num_workers": 2}, {"data__holdout": 3}])
+def test_what_changes_the_batches_may_not_differ(tmp_path, changed):
+    """The saved place in the data holds for the same workers and images only."""
+    run_folder.prepare(tmp_path, config())
+    pretend_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="holds a run of another config"):
+        run_folder.prepare(tmp_path, config(**changed))
+
+
+def test_a_config_of_another_version_is_named(tmp_path):
+    """A field that the old config lacks, or the new one, is a difference."""
+    run_folder.prepare(tmp_path, config())
+    pretend_checkpoint(tmp_path)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    del filed["casm"]["variant"]
+    filed["casm"]["gone"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(filed))
+    with pytest.raises(InputError, match="gone was 1, now None; .*variant was None"):
+        run_folder.prepare(tmp_path, config())
+
+
+def test_without_a_checkpoint_any_config_starts_anew(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    run_folder.prepare(tmp_path, config(seed=5))
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    for workdir in (taken, taken / "run"):
+        with pytest.raises(InputError, match="cannot be written .*another --workdir"):
+            run_folder.prepare(workdir, config())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written .Permission denied"):
+        run_folder.prepare(tmp_path / "run", config())
+
+
+def test_validation_scores(tmp_path):
+    run_folder.write_scores(tmp_path, {"accuracy": 0.25})
+    assert json.loads((tmp_path / "validation.json").read_text()) == {"accuracy": 0.25}

@@ -1,0 +1,141 @@
+"""Where a classifier comes from: a run, a weights file, nothing; and the mistakes."""
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from saliency_jax.errors import InputError
+from saliency_jax.models.create import create_classifier
+from saliency_jax.models.weights import torch_name, torch_shape
+from saliency_jax.training.checkpoints import restore_networks
+from saliency_jax.training.start import classifier_command, initial_classifier
+from tests.models import reproducible
+from tests.runs import casm_config, classifier_config
+
+
+def resolved(config):
+    config.classifier.num_classes = 10
+    return config
+
+
+def test_a_run_gives_its_last_classifier(classifier_run):
+    config = resolved(casm_config("data", classifier_run))
+    variables = initial_classifier(config)
+    like = {"classifier": variables}
+    expected, _ = restore_networks(classifier_run, "last", like)
+    for name in ("conv1", "fc"):
+        np.testing.assert_array_equal(
+            variables["params"][name]["kernel"],
+            expected["classifier"]["params"][name]["kernel"],
+        )
+    running = variables["batch_stats"]["bn1"]
+    assert running["mean"].shape == (8,) and np.abs(running["mean"]).max() > 0
+
+
+def test_a_casm_run_gives_its_classifier_too(casm_run):
+    variables = initial_classifier(resolved(casm_config("data", casm_run)))
+    assert set(variables) == {"params", "batch_stats"}
+
+
+def test_a_weights_file_is_imported(tmp_path):
+    config = resolved(casm_config("data", tmp_path / "weights.safetensors"))
+    module = create_classifier(config.classifier)
+    shapes = jax.eval_shape(
+        lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)), False),
+        jax.random.key(0),
+    )
+    arrays = reproducible.state_dict(
+        {
+            torch_name(path): torch_shape(leaf.shape)
+            for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
+        }
+    )
+    safetensors.numpy.save_file(arrays, tmp_path / "weights.safetensors")
+    variables = initial_classifier(config)
+    np.testing.assert_array_equal(
+        variables["params"]["fc"]["kernel"], arrays["fc.weight"].T
+    )
+    np.testing.assert_array_equal(
+        variables["batch_stats"]["bn1"]["var"], arrays["bn1.running_var"]
+    )
+
+
+def test_a_classifier_run_may_start_from_nothing():
+    assert initial_classifier(resolved(classifier_config("data"))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        (
+            "shapes",
+            "python train.py --config configs/classifier_shapes.py --workdir "
+            "runs/classifier_shapes",
+        ),
+        (
+            "imagenet_loc",
+            "python train.py --config configs/classifier_imagenet.py --workdir "
+            "runs/classifier_imagenet",
+        ),
+        (
+            "shapes/128x128",
+            "python train.py --config configs/classifier_shapes.py "
+            "--config.data.name=shapes/128x128 --workdir runs/classifier_shapes",
+        ),
+        (
+            "cifar10",
+            "python train.py --config configs/classifier_tiny_imagenet.py "
+            "--config.data.name=cifar10 --workdir runs/classifier_tiny_imagenet",
+        ),
+    ],
+)
+def test_the_command_for_a_classifier(name, command):
+    config = casm_config("data", "")
+    config.data.name = name
+    assert classifier_command(config) == command
+    with pytest.raises(InputError) as raised:
+        initial_classifier(config)
+    assert str(raised.value).endswith(f"this makes one: {command}")
+
+
+def test_what_is_named_must_exist():
+    config = resolved(casm_config("data", "runs/nothing"))
+    with pytest.raises(InputError, match="init = runs/nothing does not exist"):
+        initial_classifier(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("width", 16), ("stem", "small"), ("network", "resnet18")]
+)
+def test_another_architecture_is_named(classifier_run, field, value):
+    config = resolved(casm_config("data", classifier_run))
+    config.classifier[field] = value
+    expected = rf"classifier\.{field} = .*this config has {value!r}"
+    with pytest.raises(InputError, match=expected):
+        initial_classifier(config)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    config = resolved(casm_config("data", tmp_path))
+    with pytest.raises(InputError, match="is not a run"):
+        initial_classifier(config)
+
+
+def test_a_run_without_a_checkpoint(classifier_run, tmp_path):
+    (tmp_path / "config.json").write_text((classifier_run / "config.json").read_text())
+    config = resolved(casm_config("data", tmp_path))
+    with pytest.raises(InputError, match="has no 'last' checkpoint: train it first"):
+        initial_classifier(config)
+
+
+def test_a_weights_file_of_another_network(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file({"fc.weight": np.zeros((3, 4), np.float32)}, path)
+    config = resolved(casm_config("data", path))
+    with pytest.raises(
+        InputError, match=r"61 missing: bn1.*fc.weight \(3, 4\) instead"
+    ):
+        initial_classifier(config)
