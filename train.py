@@ -182,8 +182,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         bar.update(first_step)
         if not len(held_out):
             tqdm.write(
-                f"{config.data.name}: no training image has boxes, so no checkpoint is "
-                "kept as best"
+                f"{config.data.name}: no training image with boxes is held out, so no "
+                "checkpoint is kept as best"
             )
         strip_source = held_out if len(held_out) else train_source
         strip_images = next(

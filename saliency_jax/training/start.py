@@ -27,9 +27,7 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
             raise InputError(
                 "the stage casm starts from a trained classifier: set "
                 "--config.classifier.init to a classifier run or to a weights file "
-                "(.pth, .safetensors); this makes one: python train.py --config "
-                f"configs/classifier_{experiment_name(config)}.py --workdir "
-                f"runs/classifier_{experiment_name(config)}"
+                f"(.pth, .safetensors); this makes one: {classifier_command(config)}"
             )
         return None
     path = Path(init)
@@ -55,6 +53,18 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     return restore_networks(path, "last", like)[0]["classifier"]
 
 
-def experiment_name(config: ConfigDict) -> str:
-    """The suffix of the config files of a data set."""
-    return "imagenet" if config.data.name == "imagenet_loc" else config.data.name
+def classifier_command(config: ConfigDict) -> str:
+    """The command that trains a classifier on the config's data."""
+    name = config.data.name
+    base = name.partition("/")[0]
+    # Data sets without experiments of their own go by those of the most similar one.
+    similar = {
+        "imagenet_loc": "imagenet",
+        "imagenet2012": "imagenet",
+        "cifar10": "tiny_imagenet",
+    }
+    experiment = f"classifier_{similar.get(base, base)}"
+    command = f"python train.py --config configs/{experiment}.py"
+    if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
+        command += f" --config.data.name={name}"
+    return f"{command} --workdir runs/{experiment}"
