@@ -12,7 +12,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
     config = common.casm_config(arg, default_thinning="L100", forms=("smoke", "demo"))
-    config.total_steps = 3000
+    config.total_steps = 1500
 
     config.data.name = "shapes"
     config.data.image_size = 64
@@ -20,10 +20,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.min_area = 0.5
 
     config.classifier.network = "resnet10"
-    config.classifier.width = 32
+    config.classifier.width = 16
     config.classifier.stem = "small_stride2"
-    config.classifier.optimiser.decay_every = 2000
-    config.masker.optimiser.decay_every = 2000
+    config.classifier.optimiser.learning_rate = 3e-3
+    config.classifier.optimiser.schedule = "cosine"
+    config.masker.optimiser.learning_rate = 3e-3
+    config.masker.optimiser.schedule = "cosine"
+    # The objects are small: the published 10 leaves a margin around them.
+    config.casm.area_weight = 35.0
     if common.asks_for(arg, "demo"):
         config.total_steps = 300
         config.log.every = 20

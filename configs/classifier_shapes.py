@@ -11,7 +11,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; `arg` is empty, "demo" (`make demo`) or "smoke"."""
     config = common.classifier_config(arg, forms=("smoke", "demo"))
-    config.total_steps = 1000
+    config.total_steps = 2500
 
     config.data.name = "shapes"
     config.data.image_size = 64
@@ -19,13 +19,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.min_area = 0.5
 
     config.classifier.network = "resnet10"
-    config.classifier.width = 32
+    config.classifier.width = 16
     config.classifier.stem = "small_stride2"
-    config.classifier.optimiser.learning_rate = 0.05
-    config.classifier.optimiser.weight_decay = 5e-4
+    config.classifier.optimiser.name = "adam"
+    config.classifier.optimiser.learning_rate = 0.005
+    config.classifier.optimiser.weight_decay = 1e-5
     config.classifier.optimiser.warmup_steps = 50
     if common.asks_for(arg, "demo"):
-        config.total_steps = 400
+        config.total_steps = 800
         config.log.every = 20
     if common.asks_for(arg, "smoke"):
         common.shrink(config)

@@ -26,8 +26,9 @@ CLASSES = (
 MIN_SCALE, MAX_SCALE = 0.15, 0.60
 SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4  # fractional bits of the vertices that OpenCV fills
-# Objects and half of the clutter are light, the ground is darker: with light and dark
-# drawn freely a small network needs ten times the images to see a form at all.
+# Objects are light, the ground is darker: with light and dark drawn freely a small
+# network needs ten times the images to see a form at all. Strokes and patches may be
+# light too, so that lightness alone does not give the object away.
 _GROUND = (0.05, 0.5)
 _LIGHT = (0.55, 1.0)
 _MIN_CONTRAST = 0.45  # RGB distance, of at most sqrt 3, from object to ground
@@ -247,7 +248,8 @@ def _background(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3
     canvas += np.float32(rng.uniform(0.05, 0.25)) * _smooth_noise(rng, size, cells, 3)
     for _ in range(rng.integers(2, 6)):
         distractor = (_draw_blob, _draw_stroke, _draw_patch)[rng.integers(3)]
-        low, high = (_GROUND, _LIGHT)[rng.integers(2)]
+        is_light = distractor is not _draw_blob and rng.random() < 0.5
+        low, high = _LIGHT if is_light else _GROUND
         distractor(rng, canvas, rng.uniform(low, high, 3).astype(np.float32))
     return canvas
 
