@@ -23,6 +23,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         try:
             main(argv)
         except InputError as error:
+            # Threads that the error cut off, such as orbax's, complain until the exit.
+            sys.unraisablehook = lambda _: None
             message = " ".join(str(error).split())
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)

@@ -116,11 +116,14 @@ def read_run_config(workdir: str | Path) -> dict[str, Any]:
     """
     path = Path(workdir) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{workdir} is not a run: {path} cannot be read ({error.strerror}); name "
             "the --workdir that train.py was given"
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or "stage" not in config:
+        raise InputError(f"{path} is damaged: it is no config of a run")
+    return config

@@ -311,17 +311,31 @@ def restore_networks(
         ),
         partial_restore=True,
     )
+    unreadable = f"checkpoint {folder} cannot be read as this run's networks"
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            networks = checkpointer.restore(folder, restore_args)
+        handler = ocp.PyTreeCheckpointHandler()
+        # Compared before reading: of an array that does not fit, orbax's reading
+        # threads print tracebacks.
+        differences = _unfit(handler.metadata(folder).tree, like)
+        if differences:
+            raise InputError(f"{unreadable}: {'; '.join(differences)}")
+        with ocp.Checkpointer(handler) as checkpointer:
+            return checkpointer.restore(folder, restore_args), step
     except (ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"checkpoint {folder} cannot be read as this run's networks: {error}"
-        ) from error
-    for path, leaf in jax.tree_util.tree_leaves_with_path(networks):
-        if isinstance(leaf, jax.ShapeDtypeStruct):  # left as it was asked for
-            raise InputError(
-                f"checkpoint {folder} cannot be read as this run's networks: it has no "
-                f"{jax.tree_util.keystr(path)}"
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{unreadable}: {error}") from error
+
+
+def _unfit(stored: PyTree, like: PyTree) -> list[str]:
+    """What a checkpoint lacks of the arrays expected, or has in another shape."""
+    stored = flax.traverse_util.flatten_dict(stored, sep="/")
+    differences = []
+    for name, leaf in flax.traverse_util.flatten_dict(like, sep="/").items():
+        if name not in stored:
+            differences.append(f"it has no {name}")
+        elif tuple(stored[name].shape) != leaf.shape:
+            differences.append(
+                f"{name} has shape {tuple(stored[name].shape)} instead of {leaf.shape}"
             )
-    return networks, step
+    return differences
