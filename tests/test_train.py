@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,7 +156,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(shapes_dir, tmp_path):
     config = classifier_config(
         shapes_dir, classifier__optimiser__learning_rate=1e30, data__holdout=0
     )
-    with pytest.raises(InputError, match="not finite between steps 0 and 2: .*loss nan"):
+    with pytest.raises(
+        InputError, match="not finite between steps 0 and 2: .*loss nan"
+    ):
         train.train(config, tmp_path)
     assert saved_steps(tmp_path, "last") == []
 
@@ -270,6 +273,19 @@ def test_the_commands_from_nothing_to_a_table(tmp_path):
     assert code == 0, err
     assert (casm / "evaluation" / "results.json").is_file()
     assert load_masker(casm, "best") is not None
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_one_line(casm_run, tmp_path):
+    """Orbax's reading threads would follow it with tracebacks of their own."""
+    workdir = tmp_path / "run"
+    shutil.copytree(casm_run, workdir)
+    networks = checkpoint_folder(workdir, "last") / "6" / "networks"
+    for path in (networks / "d").iterdir():
+        path.write_bytes(b"")
+    code, _, err = finished("evaluate.py", f"--workdir={workdir}")
+    assert code == 2
+    assert err.startswith("error: checkpoint") and err.count("\n") == 1
 
 
 @pytest.mark.slow

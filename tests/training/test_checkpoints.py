@@ -295,11 +295,11 @@ def test_networks_of_other_shapes_are_refused(saved):
     like = shapes(states[6])
     kernel = jax.ShapeDtypeStruct((4, 7), jnp.float32)
     like["classifier"]["params"]["fc"]["kernel"] = kernel
-    with pytest.raises(InputError, match="cannot be read as this run's networks"):
+    with pytest.raises(InputError, match=r"fc/kernel has shape \(4, 5\) .*\(4, 7\)"):
         restore_networks(workdir, "last", like)
     like = shapes(states[6])
     like["classifier"]["params"]["other"] = {"kernel": kernel}
-    with pytest.raises(InputError, match="it has no .*'other'"):
+    with pytest.raises(InputError, match="it has no classifier/params/other/kernel"):
         restore_networks(workdir, "last", like)
 
 

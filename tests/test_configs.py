@@ -1,0 +1,238 @@
+"""Every experiment with every documented argument, and the published constants."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import casm_imagenet, casm_shapes, classifier_imagenet
+from saliency_jax.data.sources import PREPARED_HERE
+from saliency_jax.errors import InputError
+from saliency_jax.models import create
+from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from saliency_jax.objectives import casm
+from saliency_jax.training import run_folder
+from saliency_jax.training.optim import create_optimiser
+from train import casm_options
+
+EXPERIMENTS = ("shapes", "tiny_imagenet", "imagenet")
+THINNING = ("F", "L", "FL", "L100", "L1000")
+CASM_ARGS = (
+    "",
+    *THINNING,
+    *casm.SCORES,
+    *casm.VARIANTS,
+    "smoke",
+    "F,classification",
+    "smoke,paper,L7,classification",
+)
+
+
+def config_of(stage, experiment, arg):
+    return importlib.import_module(f"configs.{stage}_{experiment}").get_config(arg)
+
+
+def check_usable(config, classes):
+    """What `train.py` does with a config before it needs data."""
+    assert config.data.name in PREPARED_HERE
+    assert config.total_steps > 0
+    run_folder.resolve(config, classes)
+    classifier = create.create_classifier(config.classifier)
+    create_optimiser(config.classifier.optimiser, config.total_steps)
+    masker = None
+    if config.stage == "casm":
+        masker = create.create_masker(config.masker, classifier)
+        create_optimiser(config.masker.optimiser, config.total_steps)
+        casm_options(config)
+    return classifier, masker
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("arg", CASM_ARGS)
+def test_casm(experiment, arg):
+    config = config_of("casm", experiment, arg)
+    words = arg.split(",")
+    thinning = [word for word in words if word in (*THINNING, "L7")]
+    if thinning:
+        assert config.casm.thinning == thinning[0]
+    else:
+        expected = "L1000" if experiment == "imagenet" else "L100"
+        assert config.casm.thinning == expected
+    assert (config.casm.score == "classification") == ("classification" in words)
+    assert (config.casm.variant == "paper") == ("paper" in words)
+    assert (config.total_steps <= 10) == ("smoke" in words)
+    check_usable(config, 10)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_classifier(experiment, arg):
+    config = config_of("classifier", experiment, arg)
+    assert (config.total_steps <= 10) == (arg == "smoke")
+    check_usable(config, 10)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_casm_fits_the_classifier_of_the_same_experiment(experiment, arg):
+    """A run of one is what the other starts from, without any further flag."""
+    one = config_of("classifier", experiment, arg)
+    other = config_of("casm", experiment, arg)
+    for name in ("network", "width", "stem"):
+        assert one.classifier[name] == other.classifier[name]
+    for name in ("name", "image_size", "mean", "std"):
+        assert one.data[name] == other.data[name]
+
+
+@pytest.mark.parametrize("stage", ["classifier", "casm"])
+def test_the_demo_is_the_experiment_on_shapes_with_fewer_steps(stage):
+    whole, demo = config_of(stage, "shapes", ""), config_of(stage, "shapes", "demo")
+    assert demo.total_steps < whole.total_steps
+    for config in (whole, demo):
+        check_usable(config, 10)
+        config.total_steps = 0
+        del config.log, config.checkpoint
+        for section in ("classifier", "masker"):
+            if section in config:
+                del config[section].optimiser
+    assert demo.to_dict() == whole.to_dict()
+
+
+@pytest.mark.parametrize("stage", ["classifier", "casm"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_smoke_is_small_in_all_that_costs(stage, experiment):
+    config = config_of(stage, experiment, "smoke")
+    assert config.total_steps <= 10 and config.data.image_size <= 32
+    assert config.data.batch_size <= 8 and config.classifier.width <= 8
+    assert config.checkpoint.every < config.total_steps
+    if stage == "casm":
+        assert config.casm.pool_slots <= 3
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_unknown_arguments_are_named(experiment):
+    with pytest.raises(InputError, match="'L0'.*F, L, FL or L followed by"):
+        config_of("casm", experiment, "L0")
+    with pytest.raises(InputError, match="'author;paper'"):
+        config_of("casm", experiment, "author;paper")
+    with pytest.raises(InputError, match="'L100': expected one of .*'smoke'"):
+        config_of("classifier", experiment, "L100")
+
+
+def test_published_constants():
+    """kondiz/casme: 60 epochs of 2,003 steps, both rates down every 20 epochs."""
+    config = casm_imagenet.get_config()
+    assert config.total_steps == 60 * 2003 == 120_180
+    assert config.data.batch_size == 128 and config.data.image_size == 224
+    assert config.data.min_area == 0.08 and config.data.flip
+    assert config.data.mean == IMAGENET_MEAN and config.data.std == IMAGENET_STD
+    assert config.casm.pool_slots == 30
+    assert (config.casm.thinning, config.casm.score) == ("L1000", "entropy")
+    assert config.casm.variant == "author"
+    assert config.classifier.network == "resnet50"
+    assert (config.classifier.width, config.classifier.stem) == (64, "imagenet")
+    common = {
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "decay_every": 20 * 2003,
+        "decay_factor": 0.1,
+        "warmup_steps": 0,
+    }
+    sgd = {"name": "sgd", "momentum": 0.9, "clip_norm": 0.0}
+    adam = {"name": "adam", "clip_norm": 10.0}
+    for optimiser, own in (
+        (config.classifier.optimiser, sgd),
+        (config.masker.optimiser, adam),
+    ):
+        expected = common | own
+        assert {name: optimiser[name] for name in expected} == expected
+    assert config.masker.to_dict() | {"optimiser": None} == {
+        "encoder": "shared",
+        "taps": (0, 1, 2, 3, 4),
+        "features": 64,
+        "final_upsampling": "nearest",
+        "optimiser": None,
+    }
+
+
+def test_the_published_networks_have_their_sizes():
+    classifier, masker = check_usable(casm_imagenet.get_config(), 1000)
+    networks = jax.eval_shape(
+        lambda key: create.init_networks(classifier, masker, key, 224),
+        jax.random.key(0),
+    )
+    counts = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        for name, variables in networks.items()
+    }
+    assert counts == {"classifier": 25_557_032, "masker": 249_153}
+
+
+@pytest.mark.parametrize(
+    ("arg", "classes", "weight"),
+    [
+        ("", 1000, 10.0),
+        ("F", 1000, 2.5),
+        ("L", 1000, 14.0),
+        ("FL", 1000, 7.5),
+        ("L100,classification", 1000, 17.0),
+        ("L100", 100, 10.0 * 2 / 3),
+        ("F,classification", 10, 3.0),
+    ],
+)
+def test_the_steps_options(arg, classes, weight):
+    config = casm_imagenet.get_config(arg)
+    run_folder.resolve(config, classes)
+    options = casm_options(config)
+    assert options.area_weight == pytest.approx(weight)
+    assert options.mean == IMAGENET_MEAN and options.std == IMAGENET_STD
+    config.casm.area_weight = 3.0  # given for 1,000 classes, too
+    scale = casm.scaled_area_weight(1.0, classes)
+    assert casm_options(config).area_weight == pytest.approx(3.0 * scale)
+
+
+def test_unknown_options_are_refused_whatever_else_is_set():
+    config = casm_shapes.get_config()
+    run_folder.resolve(config, 10)
+    config.casm.area_weight = 5.0
+    config.casm.score = "entropie"
+    with pytest.raises(InputError, match="unknown score 'entropie'"):
+        casm_options(config)
+    config.casm.score = "entropy"
+    config.casm.variant = "authors"
+    with pytest.raises(InputError, match="unknown variant 'authors'"):
+        casm_options(config)
+
+
+def test_flags_override_any_value(monkeypatch):
+    arguments = [
+        "train.py",
+        "--config=configs/casm_imagenet.py:L100,paper",
+        "--config.data.data_dir=/somewhere",
+        "--config.casm.pool_slots=7",
+        "--config.masker.taps=(3, 4)",
+        "--config.masker.optimiser.learning_rate=0.5",
+        "--config.data.flip=false",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.chdir(Path(casm_imagenet.__file__).parent.parent)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", values)
+    values(arguments)
+    config = values.config
+    assert config.casm.thinning == "L100" and config.casm.variant == "paper"
+    assert config.data.data_dir == "/somewhere" and config.casm.pool_slots == 7
+    assert config.masker.taps == (3, 4) and not config.data.flip
+    # sections are not shared: the classifier's rate is its own
+    assert config.masker.optimiser.learning_rate == 0.5
+    assert config.classifier.optimiser.learning_rate == 1e-3
+
+
+def test_experiments_do_not_share_state():
+    one = classifier_imagenet.get_config()
+    one.classifier.optimiser.learning_rate = 9.0
+    assert classifier_imagenet.get_config().classifier.optimiser.learning_rate == 0.1

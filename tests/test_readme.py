@@ -1,0 +1,25 @@
+"""The README's example does what it says."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.skipif(not README.exists(), reason="no README yet")
+def test_the_example_runs(casm_run, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    examples = [block for block in blocks if "saliency_fn" in block]
+    assert examples
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "casm").symlink_to(casm_run)
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        names = {}
+        exec(compile(example, "README.md", "exec"), names)
+        masks = names["masks"]
+        assert masks.shape == names["images"].shape[:-1]
+        assert jax.numpy.all((masks >= 0) & (masks <= 1))
