@@ -13,7 +13,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
     config = common.casm_config(arg, default_thinning="L100")
-    config.total_steps = 3000
+    config.total_steps = 1200
 
     config.data.name = "tiny_imagenet"
     config.data.image_size = 64
@@ -23,8 +23,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.network = "resnet10"
     config.classifier.width = 32
     config.classifier.stem = "small_stride2"
-    config.classifier.optimiser.decay_every = 2000
-    config.masker.optimiser.decay_every = 2000
+    config.classifier.optimiser.learning_rate = 3e-3
+    config.classifier.optimiser.schedule = "cosine"
+    config.masker.optimiser.learning_rate = 3e-3
+    config.masker.optimiser.schedule = "cosine"
+    config.log.evaluate_every = 300
+    config.log.picture_every = 300
     if common.asks_for(arg, "smoke"):
         common.shrink(config)
     return config

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -14,17 +15,22 @@ class InputError(ValueError):
     """
 
 
+def _report_unraisable(unraisable: Any) -> None:
+    """Is silent about orbax's reading threads, which outlive an error of one of them."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` as an absl command; an `InputError` is one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:
         # Orbax reports every file that it touches, and absl starts at INFO.
         logging.set_verbosity(logging.WARNING)
+        sys.unraisablehook = _report_unraisable
         try:
             main(argv)
         except InputError as error:
-            # Threads that the error cut off, such as orbax's, complain until the exit.
-            sys.unraisablehook = lambda _: None
             message = " ".join(str(error).split())
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)

@@ -170,17 +170,25 @@ class Checkpoints:
         Args:
           state: a fresh state; gives shapes, dtypes and shardings.
           data: a fresh training iterator.
+
+        Raises:
+          InputError: when a part of it is missing or damaged.
         """
         step = self._last.latest_step()
-        restored = self._last.restore(
-            step,
-            args=ocp.args.Composite(
-                networks=ocp.args.StandardRestore(abstract(_networks(state))),
-                optimisers=ocp.args.StandardRestore(abstract(_optimisers(state))),
-                data=grain.checkpoint.CheckpointRestore(data),
-                meta=ocp.args.JsonRestore(),
-            ),
+        parts = ocp.args.Composite(
+            networks=ocp.args.StandardRestore(abstract(_networks(state))),
+            optimisers=ocp.args.StandardRestore(abstract(_optimisers(state))),
+            data=grain.checkpoint.CheckpointRestore(data),
+            meta=ocp.args.JsonRestore(),
         )
+        try:
+            restored = self._last.restore(step, args=parts)
+        except (ValueError, KeyError, OSError) as error:
+            raise InputError(
+                f"checkpoint {self._last.directory / str(step)} cannot be restored "
+                f"({error}): delete its folder to go on from an earlier one, if there "
+                "is one, or start in another workdir"
+            ) from error
 
         def net(name: str) -> NetState:
             variables = restored["networks"][name]

@@ -1,6 +1,7 @@
 """Checkpoints: everything comes back bit for bit, and the pool costs what it must."""
 
 import json
+import shutil
 from pathlib import Path
 
 import grain
@@ -193,6 +194,25 @@ def test_a_bad_pool_file_is_named(tmp_path, damage):
     with (
         Checkpoints(tmp_path, 1) as checkpoints,
         pytest.raises(InputError, match=r"pool entry .*2\.safetensors .*restore"),
+    ):
+        checkpoints.restore(fresh(), numbers())
+
+
+@pytest.mark.parametrize("part", ["networks", "optimisers", "data"])
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path, part, damage):
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(start(), numbers(), CONFIG)
+    folder = checkpoint_folder(tmp_path, "last") / "0" / part
+    if damage == "missing":
+        shutil.rmtree(folder)
+    else:
+        for path in folder.rglob("*"):
+            if path.is_file() and "METADATA" not in path.name:
+                path.write_bytes(b"")
+    with (
+        Checkpoints(tmp_path, 1) as checkpoints,
+        pytest.raises(InputError, match="checkpoint .*last/0 cannot be restored"),
     ):
         checkpoints.restore(fresh(), numbers())
 
