@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 def _report_unraisable(unraisable: Any) -> None:
-    """Is silent about orbax's reading threads, which outlive an error of one of them."""
+    """Is silent about orbax's threads that outlive an error of one of them."""
     if "Event loop is closed" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 

@@ -95,9 +95,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self._last.wait_until_finished()
-        self._drop_unused_pool_files([])
+        if kind is None:
+            self._drop_unused_pool_files([])
         self._last.close()
         self._best.close()
 
