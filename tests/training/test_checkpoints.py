@@ -198,7 +198,7 @@ def test_a_bad_pool_file_is_named(tmp_path, damage):
         checkpoints.restore(fresh(), numbers())
 
 
-@pytest.mark.parametrize("part", ["networks", "optimisers", "data"])
+@pytest.mark.parametrize("part", ["networks", "optimisers", "data", "meta"])
 @pytest.mark.parametrize("damage", ["missing", "empty"])
 def test_a_damaged_checkpoint_is_not_resumed(tmp_path, part, damage):
     with Checkpoints(tmp_path, 1) as checkpoints:
