@@ -154,7 +154,7 @@ def test_a_run_of_another_config_is_not_continued(casm_run, classifier_run, shap
 
 def test_a_loss_that_is_not_finite_stops_the_run(shapes_dir, tmp_path):
     config = classifier_config(
-        shapes_dir, classifier__optimiser__learning_rate=1e30, data__holdout=0
+        shapes_dir, classifier__optimiser__learning_rate=1e38, data__holdout=0
     )
     with pytest.raises(
         InputError, match="not finite between steps 0 and 2: .*loss nan"
@@ -289,30 +289,31 @@ def test_a_damaged_checkpoint_is_one_line(casm_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(shapes_dir, classifier_run, tmp_path):
+def test_a_killed_run_goes_on(shapes_dir, tmp_path):
+    classifier, workdir = tmp_path / "classifier", tmp_path / "casm"
+    smoke = classifier_config(shapes_dir, classifier__network="resnet10")
+    train.train(smoke, classifier)
     arguments = [
         "train.py",
         "--config=configs/casm_shapes.py:smoke,L2",
-        f"--workdir={tmp_path}",
-        f"--config.classifier.init={classifier_run}",
+        f"--workdir={workdir}",
+        f"--config.classifier.init={classifier}",
         f"--config.data.data_dir={shapes_dir}",
         "--config.data.name=shapes/32x32",
         "--config.total_steps=40",
     ]
     process = command(*arguments)
     deadline = time.time() + 200
-    while (
-        len(saved_steps(tmp_path, "last")) == 0 or saved_steps(tmp_path, "last")[-1] < 9
-    ):
+    while max(saved_steps(workdir, "last"), default=0) < 9:
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert saved_steps(tmp_path, "last")[-1] < 40
+    assert saved_steps(workdir, "last")[-1] < 40
     code, out, err = finished(*arguments)
     assert code == 0, err
-    assert f"resumed {tmp_path} at step" in out
-    assert saved_steps(tmp_path, "last") == [40]
+    assert f"resumed {workdir} at step" in out
+    assert saved_steps(workdir, "last") == [40]
 
 
 @pytest.mark.slow
@@ -327,7 +328,7 @@ def test_a_killed_run_goes_on(shapes_dir, classifier_run, tmp_path):
             "L",
             {"classifier__dtype": "bfloat16", "masker__final_upsampling": "bilinear"},
         ),
-        ("L2", {"masker__taps": (3, 4), "data__num_workers": 1}),
+        ("L2", {"masker__taps": (1,), "data__num_workers": 1}),
         ("L2", {"data__holdout": 0, "data__erasing_probability": 0.5}),
     ],
 )

@@ -192,8 +192,8 @@ def test_a_bad_pool_file_is_named(tmp_path, damage):
     else:
         path.write_bytes(path.read_bytes()[:100])
     with (
-        Checkpoints(tmp_path, 1) as checkpoints,
         pytest.raises(InputError, match=r"pool entry .*2\.safetensors .*restore"),
+        Checkpoints(tmp_path, 1) as checkpoints,
     ):
         checkpoints.restore(fresh(), numbers())
 
@@ -211,8 +211,8 @@ def test_a_damaged_checkpoint_is_not_resumed(tmp_path, part, damage):
             if path.is_file() and "METADATA" not in path.name:
                 path.write_bytes(b"")
     with (
-        Checkpoints(tmp_path, 1) as checkpoints,
         pytest.raises(InputError, match="checkpoint .*last/0 cannot be restored"),
+        Checkpoints(tmp_path, 1) as checkpoints,
     ):
         checkpoints.restore(fresh(), numbers())
 
