@@ -231,8 +231,8 @@ def test_the_papers_draw_is_uniform_over_the_current_and_all_stored(
 
 def test_the_papers_chance_counts_what_the_pool_holds(monkeypatch):
     """`critic_is_historic` must know the pool's filling without asking the device."""
-    held, _ = saved_at("L3", 9, variant="paper")
-    options, asked = tiny.options("L3", variant="paper"), []
+    held, _ = saved_at("L1", 9, variant="paper")
+    options, asked = tiny.options("L1", variant="paper"), []
 
     class Spy:
         def random(self):
