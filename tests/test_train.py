@@ -138,6 +138,29 @@ def test_an_interrupted_run_becomes_the_same_run(
     assert final | {"time": 0} == expected | {"time": 0}
 
 
+def test_casm_starts_from_the_classifier_that_it_is_given(
+    classifier_run, shapes_dir, tmp_path
+):
+    """F never moves it, and a masker's own encoder starts as a copy of it."""
+    frozen = {"masker__encoder": "own", "masker__optimiser__learning_rate": 0.0}
+    config = casm_config(
+        shapes_dir, classifier_run, "F", **frozen, total_steps=1, log__evaluate_every=9
+    )
+    train.train(config, tmp_path)
+    (name,) = (checkpoint_folder(classifier_run, "last")).iterdir()
+    with ocp.StandardCheckpointer() as checkpointer:
+        given = checkpointer.restore(name / "networks")["classifier"]
+    masker = load_masker(tmp_path)
+    for part in ("params", "batch_stats"):
+        start = jax.tree.leaves(given[part])
+        classifier = jax.tree.leaves(masker.classifier.variables[part])
+        for one, other in zip(classifier, start, strict=True):
+            np.testing.assert_array_equal(one, other)
+    encoder = jax.tree.leaves(masker.variables["params"]["encoder"])
+    for one, other in zip(encoder, jax.tree.leaves(given["params"]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_run_of_another_config_is_not_continued(casm_run, classifier_run, shapes_dir):
     before = (casm_run / "config.json").read_text()
     config = casm_config(
