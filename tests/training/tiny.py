@@ -36,7 +36,7 @@ SLOTS = 3
 
 @jax.jit
 def calibrated(variables, images):
-    """The classifier with the batch's own statistics as its running ones."""
+    """The classifier with running statistics a little off those of the batch."""
     inputs = normalise(images)
     zero = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     _, updates = CLASSIFIER.apply(
@@ -45,8 +45,8 @@ def calibrated(variables, images):
         True,
         mutable=["batch_stats"],
     )
-    # Flax keeps nine tenths of the zeros
-    statistics = jax.tree.map(lambda x: 10 * x, updates["batch_stats"])
+    # a tenth of the batch's enters into the zeros
+    statistics = jax.tree.map(lambda x: 10.3 * x, updates["batch_stats"])
     return {"params": variables["params"], "batch_stats": statistics}
 
 
