@@ -125,6 +125,10 @@ TINY_MISTAKES: dict[str, tuple[Mistake, str]] = {
         lambda root: shutil.rmtree(root / "val" / "images"),
         r"folder .*val/images is missing: --source must name",
     ),
+    "empty validation folder": (
+        lambda root: [path.unlink() for path in (root / "val/images").iterdir()],
+        r"val/images holds no image \(\*.JPEG\): unpack it again",
+    ),
     "missing list": (
         lambda root: (root / "wnids.txt").unlink(),
         r"wnids.txt is missing: --source must name",

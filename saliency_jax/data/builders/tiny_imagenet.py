@@ -112,10 +112,13 @@ def _val(root: Path, wnids: list[str]) -> list[_Image]:
                 "wnids.txt: add it there or remove the line"
             )
     boxes = {name: _box(edges, annotations) for name, (_, *edges) in rows.items()}
+    folder = root / "val" / "images"
     images = []
-    for path in _jpegs(root / "val" / "images"):
+    for path in _jpegs(folder):
         box = _box_of(path, boxes, annotations)
         images.append(_Image(path, labels[rows[path.name][0]], box, str(annotations)))
+    if not images:
+        raise InputError(f"{folder} holds no image (*.JPEG): unpack it again")
     return images
 
 
