@@ -141,7 +141,6 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     resize: int | None = None,
-    stretch: bool = False,
     num_threads: int = 4,
     limit: int | None = None,
 ) -> Iterator[Batch]:
@@ -155,7 +154,6 @@ def eval_batches(
       batch_size: of every batch, the last one included.
       image_size: side of the images in a batch, in pixels.
       resize: length of the shorter side before the centre crop; `image_size` if None.
-      stretch: whether to resize to the square without a crop, aspect ratio not kept.
       num_threads: threads that read and decode.
       limit: how many examples to yield at most; None means all.
 
@@ -174,7 +172,6 @@ def eval_batches(
         transforms.eval_example,
         image_size=image_size,
         resize_to=resize_to,
-        stretch=stretch,
         max_boxes=max(1, source.max_boxes),
     )
     examples = grain.MapDataset.source(source)

@@ -15,16 +15,19 @@ from saliency_jax.errors import InputError
 
 cv2.setNumThreads(1)  # grain's threads already keep the cores busy
 
+# Boxes are filed for the stored pixels, whatever the EXIF orientation says.
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
 
 def decode(example: Example) -> Example:
     """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.
 
-    Greyscale and CMYK images become RGB.
+    Greyscale and CMYK images become RGB; an EXIF orientation is ignored.
 
     Raises:
       InputError: if the bytes are not an image.
     """
-    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), AS_STORED)
     if image is None:
         raise InputError(
             f"{example['file_name']} is not a readable image (corrupt): remove it from "
@@ -228,14 +231,10 @@ def train_example(
 
 
 def eval_example(
-    example: Example, *, image_size: int, resize_to: int, stretch: bool, max_boxes: int
+    example: Example, *, image_size: int, resize_to: int, max_boxes: int
 ) -> Example:
     """Turns an undecoded example of a source into a row of a batch, by rule."""
-    example = decode(example)
-    if stretch:
-        example = resize(example, image_size, image_size)
-    else:
-        example = resize_and_centre_crop(example, resize_to, image_size)
+    example = resize_and_centre_crop(decode(example), resize_to, image_size)
     return _row(pad_boxes(example, max_boxes))
 
 

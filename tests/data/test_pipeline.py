@@ -225,10 +225,6 @@ def test_images_of_any_shape_and_number_of_boxes_share_a_batch():
     assert batch["boxes_pixels"][0, 1].tolist() == [0, 36, 40, 40]
     assert (batch["boxes_pixels"][1] == -1).all()
     assert batch["original_size"].tolist() == [[40, 20], [16, 64]]
-    (stretched,) = pipeline.eval_batches(
-        source, batch_size=2, image_size=16, stretch=True
-    )
-    np.testing.assert_allclose(stretched["boxes"][0], boxes, atol=1e-6)
 
 
 def test_a_corrupt_image_is_named_from_within_the_threads():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from saliency_jax.data import transforms
+from saliency_jax.data.builders import records
 from saliency_jax.errors import InputError
 
 
@@ -156,6 +157,24 @@ def test_decode_gives_rgb_also_of_greyscale():
         assert decoded["image"].shape == pixels.shape[:2] + (3,)
         assert decoded["image"][0, 0].tolist() == expected
         assert decoded["original_size"].tolist() == [pixels.shape[1], 8]
+
+
+def test_an_exif_orientation_turns_neither_the_image_nor_its_size():
+    # The left half is white, which the box names; turned by 90 degrees, as the EXIF
+    # orientation 6 asks for, it would be the upper half of an image 16 pixels wide.
+    example = _example(16, 32, (0, 0, 1, 0.5))
+    plain = cv2.imencode(".jpg", example["image"])[1].tobytes()
+    tag = b"MM\x00*\x00\x00\x00\x08" + bytes.fromhex("0001 0112 0003 00000001 00060000")
+    exif = b"Exif\x00\x00" + tag + bytes(4)
+    length = (len(exif) + 2).to_bytes(2, "big")
+    turned = plain[:2] + b"\xff\xe1" + length + exif + plain[2:]
+    as_viewers_show_it = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
+    assert as_viewers_show_it.shape == (32, 16, 3)
+    mask = cv2.imencode(".png", example["object_mask"] * np.uint8(255))[1].tobytes()
+    encoded = example | {"image": turned, "object_mask": mask}
+    _check_painted(transforms.decode(encoded))
+    assert transforms.decode(encoded)["image"].shape == (16, 32, 3)
+    assert records.image_size(turned, "a.JPEG") == (32, 16)
 
 
 def test_decode_of_something_else_names_the_file():

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from saliency_jax.data.transforms import AS_STORED
 from saliency_jax.errors import InputError
 
 T = TypeVar("T")
@@ -109,12 +110,14 @@ def relative_box(
 def image_size(encoded: bytes, where: str) -> tuple[int, int]:
     """Decodes an image to prove that it can be; returns its (width, height).
 
+    The size is that of the stored pixels: an EXIF orientation is ignored.
+
     Raises:
       InputError: if the bytes are no image, or a JPEG that ends early.
     """
     if not encoded:
         raise InputError(f"{where} is empty (0 bytes): copy it again")
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED)
     # OpenCV fills what a truncated JPEG lacks with grey and says nothing. The last
     # scan of a whole file ends in an end-of-image marker.
     truncated = encoded.startswith(b"\xff\xd8") and (
