@@ -251,15 +251,17 @@ def test_the_papers_chance_counts_what_the_pool_holds(monkeypatch):
 
 
 def test_both_forms_are_compiled_once():
-    step = jax.jit(
-        lambda state, batch, historic: (state + batch + historic, ()),
-        static_argnames="historic",
-    )
-    options = tiny.options("L100")
-    for number in range(40):
+    options, step = tiny.options("L100"), tiny.jitted_step(thinning="L100")
+    state, batch = tiny.state(pool=tiny.pool_of(1, 2)), tiny.batch()
+    for historic in (False, True):
+        step(state, batch, historic=historic)
+    before, flips = step._cache_size(), set()
+    for number in range(90, 110):  # one of which stores a classifier
         historic = casm_step.critic_is_historic(options, 30, number)
-        step(jnp.float32(number), jnp.float32(1), historic=historic)
-    assert step._cache_size() == 2
+        step(tiny.state(pool=state.pool, step=number), batch, historic=historic)
+        flips.add(historic)
+    assert flips == {False, True}
+    assert step._cache_size() == before
 
 
 @pytest.mark.parametrize(
