@@ -42,15 +42,36 @@ def make_train_iterator(
       min_area: smallest part of an image that a random crop shows, in (0, 1].
       flip: whether to mirror half of the images.
       erasing_probability: how often to erase a random rectangle, in [0, 1].
-      num_threads: threads that read, decode and augment (per worker, if any).
+      num_threads: threads that read, decode and augment (per worker, if any); at
+        least 1.
       num_workers: worker processes; 0 means that threads of this one do it all. Needs
         parsed absl flags.
       sharding: where to place the batches (prefetched); None yields numpy arrays.
 
     Raises:
-      InputError: if the source cannot fill one batch, or the batch does not divide
-        among the processes.
+      InputError: if an option is out of its range, the source cannot fill one batch,
+        or the batch does not divide among the processes.
     """
+    if not 0 < min_area <= 1:
+        raise InputError(
+            f"config.data.min_area must be in (0, 1], not {min_area}: it is the "
+            "smallest part of an image that a crop shows"
+        )
+    if not 0 <= erasing_probability <= 1:
+        raise InputError(
+            "config.data.erasing_probability must be in [0, 1], not "
+            f"{erasing_probability}: 0 erases nothing"
+        )
+    if num_threads < 1:
+        raise InputError(
+            f"config.data.num_threads must be at least 1, not {num_threads}: choose "
+            "about the number of cores"
+        )
+    if num_workers < 0:
+        raise InputError(
+            f"config.data.num_workers must be at least 0, not {num_workers}: 0 reads "
+            "in threads of this process"
+        )
     processes = jax.process_count()
     if batch_size % processes:
         raise InputError(

@@ -92,25 +92,8 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     Raises:
       InputError: if the name or the split is unknown, or the data set not prepared.
     """
-    base, _, config = name.partition("/")
-    if base not in PREPARED_HERE + PREPARED_BY_TFDS:
-        known = ", ".join(PREPARED_HERE + PREPARED_BY_TFDS)
-        raise InputError(f"unknown data set {name!r}: it must be one of {known}")
-    if base == "shapes":
-        config = config or "64x64"
-    folder = _version_folder(Path(data_dir) / base / config)
-    if folder is None:
-        raise InputError(
-            f"{name} is not prepared in {data_dir}: {how_to_prepare(name, data_dir)}"
-        )
-    try:
-        builder = tfds.builder_from_directory(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name} in {folder} cannot be opened ({error}): delete the folder and "
-            "prepare it again"
-        ) from None
-    info = builder.info
+    builder = _open_builder(name, data_dir)
+    info, folder = builder.info, builder.data_path
     if split not in info.splits:
         raise InputError(
             f"{name} has no split {split!r}: it must be one of {', '.join(info.splits)}"
@@ -142,6 +125,56 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     )
 
 
+def evaluation_split(name: str, data_dir: str) -> str:
+    """Returns the split to evaluate on, by the data set's information alone.
+
+    Args:
+      name: a data set, as for `open_source`.
+      data_dir: the folder that it was prepared in.
+
+    Returns:
+      "validation" where there is one, else "test" (as in TFDS's `cifar10`).
+
+    Raises:
+      InputError: if the name is unknown, the data set not prepared, or it has neither
+        split.
+    """
+    splits = _open_builder(name, data_dir).info.splits
+    for split in ("validation", "test"):
+        if split in splits:
+            return split
+    raise InputError(
+        f"{name} has no split validation or test to evaluate on, only "
+        f"{', '.join(splits)}: prepare it again with one of them"
+    )
+
+
+def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Reads the information of a prepared data set; none of its records.
+
+    Raises:
+      InputError: if the name is unknown, or the data set not prepared.
+    """
+    base, _, config = name.partition("/")
+    if base not in PREPARED_HERE + PREPARED_BY_TFDS:
+        known = ", ".join(PREPARED_HERE + PREPARED_BY_TFDS)
+        raise InputError(f"unknown data set {name!r}: it must be one of {known}")
+    if base == "shapes":
+        config = config or "64x64"
+    folder = _version_folder(Path(data_dir) / base / config)
+    if folder is None:
+        raise InputError(
+            f"{name} is not prepared in {data_dir}: {how_to_prepare(name, data_dir)}"
+        )
+    try:
+        return tfds.builder_from_directory(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{name} in {folder} cannot be opened ({error}): delete the folder and "
+            "prepare it again"
+        ) from None
+
+
 def _version_folder(folder: Path) -> Path | None:
     """Returns the newest prepared version below `folder`."""
     versions = [
@@ -170,7 +203,7 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
 
     Args:
       source: the source to divide; unchanged.
-      count: how many images to hold out.
+      count: how many images to hold out, at least 0.
       seed: which ones; the same seed holds out the same ones.
 
     Returns:
@@ -178,8 +211,13 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
       the source has no boxes, the rest is everything and nothing is held out.
 
     Raises:
-      InputError: if fewer than `count` images have boxes, or nothing would be left.
+      InputError: if `count` is negative, fewer than `count` images have boxes, or
+        nothing would be left.
     """
+    if count < 0:
+        raise InputError(
+            f"config.data.holdout must be at least 0, not {count}: 0 holds nothing out"
+        )
     everything = np.arange(len(source)) if source.indices is None else source.indices
     if not source.has_boxes:
         nothing = np.zeros(0, np.int64)

@@ -70,7 +70,7 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(train):
 
 def test_augmentation_differs_between_epochs_but_not_between_runs(train):
     batches = _take(train, 10)
-    again = _take(train, 10, num_threads=0)
+    again = _take(train, 10, num_threads=1)
     for batch, same in zip(batches, again, strict=True):
         _assert_equal(batch, same)
     assert not set(_images(batches[:5])) & set(_images(batches[5:]))
@@ -166,6 +166,23 @@ def test_worker_processes_give_whole_epochs_and_resume(train):
     _assert_equal(next(second), expected)
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("min_area", 0.0, r"must be in \(0, 1\], not 0.0"),
+        ("min_area", 1.5, r"must be in \(0, 1\], not 1.5"),
+        ("min_area", float("nan"), r"must be in \(0, 1\], not nan"),
+        ("erasing_probability", -0.1, r"must be in \[0, 1\], not -0.1"),
+        ("erasing_probability", 1.1, r"must be in \[0, 1\], not 1.1"),
+        ("num_threads", 0, "must be at least 1, not 0"),
+        ("num_workers", -1, "must be at least 0, not -1"),
+    ],
+)
+def test_an_option_out_of_its_range_is_named(train, option, value, message):
+    with pytest.raises(InputError, match=f"^config.data.{option} {message}"):
+        _take(train, 1, **{option: value})
 
 
 def test_a_source_smaller_than_a_batch_is_refused(train):

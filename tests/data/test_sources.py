@@ -11,7 +11,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from saliency_jax.data import pipeline
-from saliency_jax.data.sources import Source, open_source, split_holdout
+from saliency_jax.data.sources import (
+    Source,
+    evaluation_split,
+    open_source,
+    split_holdout,
+)
 from saliency_jax.errors import InputError
 
 
@@ -64,6 +69,21 @@ def test_data_sets_of_tfds_open_without_boxes(cifar10_dir):
     iterator.close()
     with pytest.raises(InputError, match="no split 'validation': .* train, test"):
         open_source("cifar10", str(cifar10_dir), "validation")
+
+
+def test_the_evaluation_split_is_validation_where_there_is_one(cifar10_dir, shapes_dir):
+    assert evaluation_split("shapes/32x32", shapes_dir) == "validation"
+    assert evaluation_split("cifar10", str(cifar10_dir)) == "test"
+    folder = cifar10_dir / "cifar10/3.0.2"
+    for records in folder.glob("*.array_record*"):
+        records.unlink()  # they are not read
+    assert evaluation_split("cifar10", str(cifar10_dir)) == "test"
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"test"', '"extra"'))
+    with pytest.raises(InputError, match="no split validation or test .* train, extra"):
+        evaluation_split("cifar10", str(cifar10_dir))
+    with pytest.raises(InputError, match="tiny_imagenet is not prepared in"):
+        evaluation_split("tiny_imagenet", str(cifar10_dir))
 
 
 def test_tfrecords_are_refused_with_the_command_that_converts(cifar10_dir):
@@ -140,3 +160,6 @@ def test_holding_out_too_many_is_refused():
         split_holdout(_made_up([0, 1, 2, 1]), 4, seed=0)
     with pytest.raises(InputError, match="cannot hold out 2 images"):
         split_holdout(_made_up([1, 1]), 2, seed=0)
+    for source in (_made_up([1, 1]), _made_up([0, 0])):
+        with pytest.raises(InputError, match="config.data.holdout must be at least 0"):
+            split_holdout(source, -1, seed=0)
