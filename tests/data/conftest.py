@@ -50,14 +50,15 @@ def loc_folder(tmp_path: Path) -> Path:
     for number, wnid in enumerate(("n01440764", "n03126707")):
         for i in range(2):
             write_jpeg(data / "train" / wnid / f"{wnid}_{i}.JPEG", i + number, 80, 60)
-    write_xml(filed / "train/n03126707/n03126707_0.xml", 80, 60, (8, 6, 23, 29))
+    xml = filed / "train/n03126707/n03126707_0.xml"
+    write_xml(xml, "n03126707", 80, 60, (8, 6, 23, 29))
     rows = ["ImageId,PredictionString"]
     for i, wnid in enumerate(("n02012849", "n01440764")):
         image_id = f"ILSVRC2012_val_{i:08d}"
         write_jpeg(data / "val" / f"{image_id}.JPEG", 50 + i, 80, 60)
         # Filed for twice the stored size; the second box ends one pixel outside.
         boxes = [(0, 0, 79, 59), (100, 40, 160, 120)][: i + 1]
-        write_xml(filed / "val" / f"{image_id}.xml", 160, 120, *boxes)
+        write_xml(filed / "val" / f"{image_id}.xml", wnid, 160, 120, *boxes)
         rows.append(f"{image_id},{wnid} 0 0 79 59 ")
     (root / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
     return root

@@ -14,11 +14,21 @@ def write_jpeg(path: Path, seed: int, width: int, height: int, grey: bool = Fals
     assert cv2.imwrite(str(path), cv2.resize(coarse, (width, height)))
 
 
-def write_xml(path: Path, width: int, height: int, *boxes: tuple[int, int, int, int]):
-    """Writes an annotation as ILSVRC's, with a box (xmin, ymin, xmax, ymax) each."""
+def write_xml(
+    path: Path, name: str, width: int, height: int, *boxes: tuple[int, int, int, int]
+):
+    """Writes an annotation as ILSVRC's, with an object for each box.
+
+    Args:
+      path: of the new file.
+      name: of every object, usually the WordNet id.
+      width: of the image.
+      height: of the image.
+      *boxes: (xmin, ymin, xmax, ymax) each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     objects = "".join(
-        f"<object><name>n</name><bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin>"
+        f"<object><name>{name}</name><bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin>"
         f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"
         for xmin, ymin, xmax, ymax in boxes
     )

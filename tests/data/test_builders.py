@@ -98,7 +98,7 @@ def test_imagenet_loc_comes_out_as_filed(loc_folder, tmp_path):
 
 def test_boxes_that_stick_out_are_refused_or_cut(loc_folder, tmp_path):
     xml = loc_folder / "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000000.xml"
-    write_xml(xml, 160, 120, (-8, 30, 200, 59))
+    write_xml(xml, "n02012849", 160, 120, (-8, 30, 200, 59))
     with pytest.raises(InputError, match=r"\(-8, 30, 200, 59\).*pass --clip_boxes"):
         prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder))
     prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder), clip_boxes=True)
@@ -106,6 +106,13 @@ def test_boxes_that_stick_out_are_refused_or_cut(loc_folder, tmp_path):
     example = val["ILSVRC2012_val_00000000.JPEG"]
     np.testing.assert_allclose(example["boxes"], [[0.25, 0, 0.5, 1]], atol=1e-6)
     assert example["boxes_pixels"].tolist() == [[-8, 30, 200, 59]]
+
+
+def test_a_training_object_may_have_its_class_in_words(loc_folder, tmp_path):
+    _edit(loc_folder / _TRAIN_XML, "n03126707", "harbour_crane")
+    prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder))
+    train = _by_name("imagenet_loc", tmp_path / "data", "train")
+    assert train["n03126707_0.JPEG"]["boxes_pixels"].tolist() == [[8, 6, 23, 29]]
 
 
 def _truncate(path: Path) -> None:
@@ -191,6 +198,7 @@ TINY_MISTAKES: dict[str, tuple[Mistake, str]] = {
 }
 
 _TRAIN, _VAL = "ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/val"
+_TRAIN_XML = "ILSVRC/Annotations/CLS-LOC/train/n03126707/n03126707_0.xml"
 _XML = "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000000.xml"
 
 LOC_MISTAKES: dict[str, tuple[Mistake, str]] = {
@@ -211,7 +219,7 @@ LOC_MISTAKES: dict[str, tuple[Mistake, str]] = {
         r"n01440764_1.JPEG is not a readable image",
     ),
     "XML without a box": (
-        lambda root: write_xml(root / _XML, 160, 120),
+        lambda root: write_xml(root / _XML, "n02012849", 160, 120),
         r"val_00000000.xml holds no box",
     ),
     "XML cut off": (
@@ -222,12 +230,25 @@ LOC_MISTAKES: dict[str, tuple[Mistake, str]] = {
         lambda root: _edit(root / _XML, "width", "wide"),
         r"val_00000000.xml is not a PASCAL VOC annotation",
     ),
+    "object of another class": (
+        lambda root: _edit(root / _XML, "n02012849", "n03126707"),
+        r"val_00000000.xml: an object is called 'n03126707', but its image is of class "
+        r"n02012849: mend the annotation",
+    ),
+    "validation object in words": (
+        lambda root: _edit(root / _XML, "n02012849", "crane"),
+        r"val_00000000.xml: an object is called 'crane'",
+    ),
+    "training object of another class": (
+        lambda root: _edit(root / _TRAIN_XML, "n03126707", "n02012849"),
+        r"n03126707_0.xml: an object is called 'n02012849', but .* class n03126707",
+    ),
     "no XML": (
         lambda root: (root / _XML).unlink(),
         r"val_00000000.JPEG has no box: .*val_00000000.xml was expected",
     ),
     "box outside": (
-        lambda root: write_xml(root / _XML, 160, 120, (160, 3, 190, 9)),
+        lambda root: write_xml(root / _XML, "n02012849", 160, 120, (160, 3, 190, 9)),
         r"val_00000000.xml: box .*\(160, 3, 190, 9\) lies outside its image of "
         r"160x120 pixels: mend the annotation$",
     ),

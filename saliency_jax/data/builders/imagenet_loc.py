@@ -26,6 +26,8 @@ class _Annotation(NamedTuple):
     width: int
     height: int
     boxes: list[PixelBox]
+    names: list[str]
+    """What each object is called."""
 
 
 class ImagenetLoc(tfds.core.GeneratorBasedBuilder):
@@ -37,7 +39,8 @@ class ImagenetLoc(tfds.core.GeneratorBasedBuilder):
         LOC_val_solution.csv      the classes of the validation images
 
     Training images may lack an XML file (about 58 % of ImageNet's do) and are kept
-    without boxes. The folder may hold fewer classes than the mapping lists.
+    without boxes. The folder may hold fewer classes than the mapping lists. Every
+    object must be of its image's class.
     `boxes_pixels` are inclusive, as filed; the relative boxes are divided by the size
     that the XML file gives, not by that of the image.
     """
@@ -77,17 +80,20 @@ class ImagenetLoc(tfds.core.GeneratorBasedBuilder):
             wnids, [words or wnid for wnid, _, words in classes]
         )
         return {
-            split: self._generate_examples(split, images)
+            split: self._generate_examples(split, images, labels)
             for split, images in splits.items()
         }
 
-    def _generate_examples(self, split: str, images: list[_Image]) -> Iterator:
+    def _generate_examples(
+        self, split: str, images: list[_Image], labels: dict[str, int]
+    ) -> Iterator:
         def make_example(image: _Image) -> tuple[str, dict[str, Any]]:
             encoded = image.path.read_bytes()
             width, height = records.image_size(encoded, str(image.path))
-            filed = _Annotation(width, height, [])
+            filed = _Annotation(width, height, [], [])
             if image.annotation is not None:
                 filed = _read_annotation(image.annotation)
+                _check_class(filed.names, image, labels, split)
             where = str(image.annotation)
             return f"{image.label}/{image.path.name}", {
                 "image": encoded,
@@ -180,6 +186,7 @@ def _read_annotation(path: Path) -> _Annotation:
             PixelBox(*(int(box.findtext(edge)) for edge in PixelBox._fields))
             for box in tree.iterfind("object/bndbox")
         ]
+        names = [item.findtext("name", "").strip() for item in tree.iterfind("object")]
     except (ElementTree.ParseError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{path} is not a PASCAL VOC annotation ({error}): copy it again"
@@ -189,4 +196,23 @@ def _read_annotation(path: Path) -> _Annotation:
             f"{path} holds no box (object/bndbox): mend it, or remove it (and its "
             "image, if it is a validation image)"
         )
-    return _Annotation(width, height, boxes)
+    return _Annotation(width, height, boxes, names)
+
+
+def _check_class(
+    names: list[str], image: _Image, labels: dict[str, int], split: str
+) -> None:
+    """Refuses a file whose objects are not of the image's class.
+
+    CASM's scorer does so on the validation images. Many of the training images of dogs
+    have the class in words, such as Scottish_deerhound, instead of its WordNet id
+    (TensorFlow's process_bounding_boxes.py); none has another class's id.
+    """
+    for name in names:
+        in_words = split == "train" and name not in labels
+        if labels.get(name) != image.label and not in_words:
+            wnid = next(key for key, label in labels.items() if label == image.label)
+            raise InputError(
+                f"{image.annotation}: an object is called {name!r}, but its image is "
+                f"of class {wnid}: mend the annotation"
+            )
