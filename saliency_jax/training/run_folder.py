@@ -1,8 +1,15 @@
-"""What a run leaves beside its checkpoints: the resolved config and the environment."""
+"""What a run leaves beside its checkpoints.
+
+<workdir>/config.json        resolved, as the run began
+<workdir>/environment.json   {"runs": [...]}: one `environment()` for each start
+<workdir>/validation.json    a classifier's figures
+<workdir>/earlier_run_<n>/   what an attempt without a checkpoint to resume left
+"""
 
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -10,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
 from saliency_jax.saliency import read_run_config
-from saliency_jax.training.checkpoints import saved_steps
+from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
 STAGES = ("classifier", "casm")
 
@@ -57,10 +65,15 @@ def resolve(config: ConfigDict, num_classes: int) -> None:
 def prepare(workdir: Path, config: ConfigDict) -> None:
     """Makes the folder of a run, or checks that it may be continued.
 
+    A continued run keeps the `config.json` of its beginning. Where there is nothing to
+    continue but an earlier attempt's `best`, that goes to `earlier_run_<n>`, a workdir
+    of its own for `load_masker` and `evaluate.py`.
+
     Raises:
       InputError: when it cannot be written, or holds a run of another config.
     """
-    if saved_steps(workdir, "last"):
+    is_continued = bool(saved_steps(workdir, "last"))
+    if is_continued:
         differences = differing(read_run_config(workdir), config.to_dict())
         if differences:
             raise InputError(
@@ -69,15 +82,50 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
             )
     if jax.process_index() != 0:
         return
+    runs = [*_filed_environments(workdir), environment()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _write_json(workdir / "config.json", config.to_dict())
-        _write_json(workdir / "environment.json", environment())
+        if not is_continued:
+            _set_aside_best(workdir)
+            _write_json(workdir / "config.json", config.to_dict())
+        _write_json(workdir / "environment.json", {"runs": runs})
     except OSError as error:
         raise InputError(
             f"workdir {workdir} cannot be written ({error.strerror}): choose another "
             "--workdir"
         ) from error
+
+
+def _filed_environments(workdir: Path) -> list[dict[str, Any]]:
+    """Those of the earlier starts in this folder."""
+    path = workdir / "environment.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["runs"]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read as the environments of a run's starts ({error!r}): "
+            "move it away to go on"
+        ) from error
+
+
+def _set_aside_best(workdir: Path) -> None:
+    """Moves the best networks of an attempt that left no checkpoint to resume."""
+    if not saved_steps(workdir, "best"):
+        return
+    number = 1
+    while (aside := workdir / f"earlier_run_{number}").exists():
+        number += 1
+    moved = checkpoint_folder(aside, "best")
+    moved.parent.mkdir(parents=True)
+    config = workdir / "config.json"
+    if config.exists():
+        os.replace(config, aside / config.name)
+    os.replace(checkpoint_folder(workdir, "best"), moved)
+    logging.warning(
+        "%s has no checkpoint to resume but a best one: kept in %s", workdir, aside
+    )
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,23 +152,40 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def environment() -> dict[str, Any]:
     """Versions, devices and the command: what a figure needs to be believed."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "command": " ".join(sys.argv),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
+        "commit": commit_of(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
         "machine": platform.platform(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of the git repository whose root is `folder`.
+
+    Ends in "-dirty" when a tracked file was edited. Empty without git, and where
+    `folder` is no root: an installed package may lie in a repository of another thing.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    try:
+        if git("rev-parse", "--show-toplevel") != str(folder):
+            return ""
+        commit = git("rev-parse", "--verify", "HEAD")
+        edited = git("status", "--porcelain", "--untracked-files=no")
+    except OSError:
+        return ""
+    return f"{commit}-dirty" if commit and edited else commit
 
 
 def write_scores(workdir: Path, scores: dict[str, float]) -> None:
@@ -130,4 +195,7 @@ def write_scores(workdir: Path, scores: dict[str, float]) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """Writes the whole file or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
