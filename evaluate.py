@@ -35,7 +35,8 @@ from saliency_jax.metrics.localisation import (
 )
 from saliency_jax.report.figures import localisation_grid, save_png
 from saliency_jax.report.results import describe, write_results
-from saliency_jax.saliency import Masker, load_masker, read_run_config
+from saliency_jax.run_config import read_run_config
+from saliency_jax.saliency import Masker, load_masker
 from saliency_jax.training import run_folder, sharding
 from saliency_jax.training.checkpoints import saved_steps
 from saliency_jax.training.evaluators import top_hits
@@ -81,7 +82,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared data sets; by default the run's own."
     )
-    flags.DEFINE_string("split", "validation", "Split of the data set.")
+    flags.DEFINE_string(
+        "split", None, "Split of the data set; by default validation, or else test."
+    )
     flags.DEFINE_string("out", None, "Where to write; by default WORKDIR/evaluation.")
     flags.DEFINE_integer(
         "batch_size", None, "Images in a batch; the run's own if None.", lower_bound=1
@@ -115,7 +118,7 @@ def evaluate(
     *,
     data: str | None = None,
     data_dir: str | None = None,
-    split: str = "validation",
+    split: str | None = None,
     out: str | Path | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
@@ -127,7 +130,7 @@ def evaluate(
       workdir: of a run of stage casm.
       data: name of the data set; the run's own if None.
       data_dir: folder of prepared data sets; the run's own if None.
-      split: of the data set.
+      split: of the data set; "validation", or else "test", if None.
       out: where to write; `<workdir>/evaluation` if None.
       batch_size: images in a batch; the run's own if None.
       limit: evaluate only the first so many images.
@@ -140,9 +143,10 @@ def evaluate(
     out = workdir / "evaluation" if out is None else Path(out)
     config = read_run_config(workdir)
     masker, step = load(workdir, checkpoint)
-    source = sources.open_source(
-        data or config["data"]["name"], data_dir or config["data"]["data_dir"], split
-    )
+    data = data or config["data"]["name"]
+    data_dir = data_dir or config["data"]["data_dir"]
+    split = split or sources.evaluation_split(data, data_dir)
+    source = sources.open_source(data, data_dir, split)
     check_classes(config, source)
     make_writable(out)
 
@@ -203,14 +207,15 @@ def check_classes(config: dict[str, Any], source: sources.Source) -> None:
     """Checks that the run's classifier knows the classes of the data.
 
     Raises:
-      InputError: when the numbers of classes differ.
+      InputError: when the classes differ.
     """
-    expected = config["classifier"]["num_classes"]
-    if expected != source.num_classes:
+    expected = tuple(config["data"]["class_names"])
+    if expected != source.class_names:
         raise InputError(
-            f"the run was trained on {config['data']['name']} with {expected} classes, "
-            f"but {source.name} has {source.num_classes}: OM and accuracy would mean "
-            "nothing; evaluate on data of the same classes"
+            f"the run was trained on {config['data']['name']} with {len(expected)} "
+            f"classes, {source.name} has {source.num_classes}, and they are not the "
+            "same: OM and accuracy would mean nothing; evaluate on data of the same "
+            "classes"
         )
 
 
@@ -320,11 +325,7 @@ def measure_timed(
     return measured, time.thread_time() - start
 
 
-def show(
-    batch: Batch,
-    masks: Float[np.ndarray, "B S S"],
-    index: int,
-) -> Shown:
+def show(batch: Batch, masks: Float[np.ndarray, "B S S"], index: int) -> Shown:
     """Keeps what the pictures need of one image of a batch."""
     pixels = batch["boxes_pixels"][index]
     return Shown(

@@ -29,7 +29,7 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives import casm
 from saliency_jax.report.figures import picture_strip
 from saliency_jax.training import casm_step, evaluators, run_folder, sharding, start
-from saliency_jax.training.checkpoints import Checkpoints
+from saliency_jax.training.checkpoints import Checkpoints, saved_steps
 from saliency_jax.training.classifier_step import make_classifier_step
 from saliency_jax.training.optim import create_optimiser
 from saliency_jax.training.state import TrainState, create_net
@@ -44,6 +44,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
 
 def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: train.py takes flags")
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
     train(CONFIG.value, Path(WORKDIR.value))
@@ -58,11 +60,16 @@ def train(config: ConfigDict, workdir: Path) -> None:
     is_casm = config.stage == "casm"
     source = sources.open_source(config.data.name, config.data.data_dir, "train")
     run_folder.resolve(config, source.num_classes)
+    config.data.class_names = source.class_names
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.data.batch_size, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    initial = jax.device_put(start.initial_classifier(config), replicated)
     run_folder.prepare(workdir, config)
+    # A resumed run holds its classifier, and does without the one it started from.
+    is_new = not saved_steps(workdir, "last")
+    initial = start.initial_classifier(config) if is_new else None
+    initial = jax.device_put(initial, replicated)
+    evaluation_split = sources.evaluation_split(config.data.name, config.data.data_dir)
 
     ############################################################################
     # Data                                                                     #
@@ -152,11 +159,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
         model = Classifier(state.classifier.variables, classifier, mean, std)
         if not is_casm:
             return evaluators.classification(
-                functools.partial(jitted_classify, model), batches
+                lambda images: jitted_classify(model, jax.device_put(images, by_batch)),
+                batches,
             )
         model = saliency.Masker(state.masker.variables, model, masker)
         return evaluators.localisation(
-            functools.partial(jitted_predict, model), batches
+            lambda images: jitted_predict(model, jax.device_put(images, by_batch)),
+            batches,
         )
 
     def picture(state: TrainState, images: np.ndarray) -> np.ndarray:
@@ -197,9 +206,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
         ########################################################################
         # The order makes a resumed run the same run: the saved iterator points at the
         # batch that has not been consumed.
-        pending, fetched_at, fetched_step = [], time.perf_counter(), first_step
+        pending, timed_steps, pause = [], 0, 0.0
+        fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
         for step in range(first_step, config.total_steps + 1):
             is_end, is_start = step == config.total_steps, step == first_step
+            paused_at = time.perf_counter()
+            if is_casm and not is_start and step % config.log.picture_every == 0:
+                writer.picture(step, "strip", picture(state, strip_images))
             if not is_start and len(held_out):
                 if is_end or step % config.log.evaluate_every == 0:
                     scores = evaluate(state, eval_batches(held_out))
@@ -214,22 +227,36 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 tqdm.write(checkpoints.save(state, data, config.to_dict()))
             if is_end:
                 break
+            pause += time.perf_counter() - paused_at
 
             batch = next(data)
             batch = {name: batch[name] for name in ("image", "label")}
+            # Which of the step's two compiled forms; the classifier stage has one.
+            form = ()
             if is_casm:
-                historic = casm_step.critic_is_historic(
-                    options, config.casm.pool_slots, step
-                )
-                state, metrics = train_step(state, batch, historic)
+                slots = config.casm.pool_slots
+                form = (casm_step.critic_is_historic(options, slots, step),)
+            started_at = time.perf_counter()
+            state, metrics = train_step(state, batch, *form)
+            if form in compiled:
+                timed_steps += 1
             else:
-                state, metrics = train_step(state, batch)
+                jax.block_until_ready(metrics)
+                compiled.add(form)
+                pause += time.perf_counter() - started_at
 
             pending.append(metrics)
             bar.update()
-            if is_casm and (step + 1) % config.log.picture_every == 0:
-                writer.picture(step + 1, "strip", picture(state, strip_images))
-            if (step + 1) % config.log.every == 0 or step + 1 == config.total_steps:
+            # Before every evaluation and checkpoint too, so that no state is kept
+            # whose losses nobody looked at.
+            if step + 1 == config.total_steps or any(
+                (step + 1) % every == 0
+                for every in (
+                    config.log.every,
+                    config.log.evaluate_every,
+                    config.checkpoint.every,
+                )
+            ):
                 values = evaluators.mean_of(pending)
                 if not all(math.isfinite(value) for value in values.values()):
                     raise InputError(
@@ -237,11 +264,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
                         f"{step + 1}: {evaluators.one_line(values)}; lower the "
                         f"learning rate and start again in another workdir"
                     )
-                now, images = time.perf_counter(), len(pending) * config.data.batch_size
-                values["images_per_second"] = images / (now - fetched_at)
+                seconds = time.perf_counter() - fetched_at - pause
+                images = timed_steps * config.data.batch_size
+                values["images_per_second"] = images / seconds
                 writer.scalars(step + 1, values)
                 report_progress(bar, step + 1, config.total_steps, values)
-                pending, fetched_at, fetched_step = [], now, step + 1
+                pending, timed_steps, pause = [], 0, 0.0
+                fetched_at, fetched_step = time.perf_counter(), step + 1
 
     ############################################################################
     # The end                                                                  #
@@ -249,17 +278,20 @@ def train(config: ConfigDict, workdir: Path) -> None:
     data.close()
     if not is_casm:
         validation = sources.open_source(
-            config.data.name, config.data.data_dir, "validation"
+            config.data.name, config.data.data_dir, evaluation_split
         )
         scores = evaluate(state, eval_batches(validation))
-        print(f"validation ({len(validation)} images): {evaluators.one_line(scores)}")
+        print(
+            f"{evaluation_split} ({len(validation)} images): "
+            f"{evaluators.one_line(scores)}"
+        )
         run_folder.write_scores(workdir, scores)
     print(f"finished: {workdir}")
 
 
 def casm_options(config: ConfigDict) -> casm_step.CasmOptions:
     """The step's options from a resolved config."""
-    weight = config.casm.area_weight or casm.published_area_weight(
+    weight = config.casm.area_factor * casm.published_area_weight(
         config.casm.thinning, config.casm.score
     )
     return casm_step.CasmOptions(

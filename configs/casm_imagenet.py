@@ -25,6 +25,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.dtype = "bfloat16"
     config.checkpoint.every = 2003
     config.log.evaluate_every = 2003
-    if common.asks_for(arg, "smoke"):
+    if config.form == "smoke":
         common.shrink(config)
     return config

@@ -26,12 +26,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.schedule = "cosine"
     config.masker.optimiser.learning_rate = 3e-3
     config.masker.optimiser.schedule = "cosine"
-    # The objects are small: the published 10 leaves a margin around them.
-    config.casm.area_weight = 35.0
-    if common.asks_for(arg, "demo"):
+    # The objects are small: the published lambda leaves a margin around them.
+    config.casm.area_factor = 3.0
+    if config.form == "demo":
         config.total_steps = 300
         config.log.every = 20
         config.log.picture_every = 100
-    if common.asks_for(arg, "smoke"):
+    if config.form == "smoke":
         common.shrink(config)
     return config

@@ -24,6 +24,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.warmup_steps = 25_000
     config.checkpoint.every = 5000
     config.log.evaluate_every = 5000
-    if common.asks_for(arg, "smoke"):
+    if config.form == "smoke":
         common.shrink(config)
     return config

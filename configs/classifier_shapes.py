@@ -25,9 +25,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.learning_rate = 0.005
     config.classifier.optimiser.weight_decay = 1e-5
     config.classifier.optimiser.warmup_steps = 50
-    if common.asks_for(arg, "demo"):
+    if config.form == "demo":
         config.total_steps = 800
         config.log.every = 20
-    if common.asks_for(arg, "smoke"):
+    if config.form == "smoke":
         common.shrink(config)
     return config

@@ -26,6 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.learning_rate = 0.1
     config.classifier.optimiser.weight_decay = 5e-4
     config.classifier.optimiser.warmup_steps = 300
-    if common.asks_for(arg, "smoke"):
+    if config.form == "smoke":
         common.shrink(config)
     return config

@@ -13,10 +13,15 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     Args:
       arg: what stands behind the colon of `--config`.
       forms: the smaller forms of the experiment that `arg` may ask for.
+
+    Raises:
+      InputError: for a word that is none of `forms`.
     """
-    check_words(arg, forms)
+    if arg not in ("", *forms):
+        raise InputError(f"config argument {arg!r}: expected one of {forms}")
     config = ConfigDict()
     config.stage = "classifier"
+    config.form = arg
     config.seed = 0
     config.total_steps = 0
 
@@ -25,6 +30,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.data_dir = "data"
     data.image_size = 224
     data.batch_size = 128  # over all devices
+    data.class_names = ()  # taken from the data
     data.mean = IMAGENET_MEAN
     data.std = IMAGENET_STD
     data.min_area = 0.08  # of the random resized crop
@@ -72,6 +78,9 @@ def casm_config(
         variant (author, paper), one of `forms`.
       default_thinning: where `arg` names none.
       forms: the smaller forms of the experiment.
+
+    Raises:
+      InputError: for a word that is none of these.
     """
     config = classifier_config()
     config.stage = "casm"
@@ -95,9 +104,9 @@ def casm_config(
     options.thinning = default_thinning
     options.score = "entropy"
     options.variant = "author"  # or "paper": Algorithm 1 as printed
-    # Lambda for 1,000 classes (the step uses lambda * ln K / ln 1000); 0 takes the
-    # published one of the thinning strategy and the score.
-    options.area_weight = 0.0
+    # Times the published lambda of the thinning strategy and the score, which the step
+    # scales by ln K / ln 1000.
+    options.area_factor = 1.0
     options.pool_slots = 30
 
     for word in arg.split(","):
@@ -105,26 +114,12 @@ def casm_config(
             options.score = word
         elif word in casm.VARIANTS:
             options.variant = word
-        elif word not in ("", *forms):
+        elif word in forms:
+            config.form = word
+        elif word:
             casm.thinning(word)
             options.thinning = word
     return config
-
-
-def asks_for(arg: str, word: str) -> bool:
-    """Whether the words behind the colon of `--config` hold `word`."""
-    return word in arg.split(",")
-
-
-def check_words(arg: str, forms: tuple[str, ...]) -> None:
-    """Checks the words behind the colon of a classifier's config.
-
-    Raises:
-      InputError: for a word that is none of `forms`.
-    """
-    for word in arg.split(","):
-        if word not in ("", *forms):
-            raise InputError(f"config argument {word!r}: expected one of {forms}")
 
 
 def shrink(config: ConfigDict) -> None:

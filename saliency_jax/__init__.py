@@ -1,6 +1,17 @@
 """Find the pixels that a classification rests on."""
 
-from saliency_jax.errors import InputError
-from saliency_jax.saliency import Masker, load_masker, saliency_fn
+import importlib
+from typing import Any
 
-__all__ = ["InputError", "Masker", "load_masker", "saliency_fn"]
+from saliency_jax.errors import InputError
+
+_LAZY = ("Masker", "load_masker", "saliency_fn")
+
+__all__ = ["InputError", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    # Worker processes of the input pipeline import this package and need no JAX.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("saliency_jax.saliency"), name)

@@ -1,9 +1,7 @@
 """A trained masker as a pytree, and the jitted function from images to maps."""
 
 import functools
-import json
 from pathlib import Path
-from typing import Any
 
 import flax
 import flax.linen as nn
@@ -18,6 +16,7 @@ from saliency_jax.models.create import (
     init_networks,
     masker_arguments,
 )
+from saliency_jax.run_config import read_run_config
 from saliency_jax.types import Images, Logits, Masks, PyTree
 
 
@@ -106,24 +105,3 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
         classifier=Classifier(networks["classifier"], classifier, mean, std),
         module=module,
     )
-
-
-def read_run_config(workdir: str | Path) -> dict[str, Any]:
-    """Reads the resolved config that `train.py` left beside a run.
-
-    Raises:
-      InputError: when the folder is not a run.
-    """
-    path = Path(workdir) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{workdir} is not a run: {path} cannot be read ({error.strerror}); name "
-            "the --workdir that train.py was given"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, dict) or "stage" not in config:
-        raise InputError(f"{path} is damaged: it is no config of a run")
-    return config

@@ -19,11 +19,15 @@ part classifier "$python" train.py --config configs/classifier_shapes.py:demo \
 part casm "$python" train.py --config configs/casm_shapes.py:demo \
   --config.data.data_dir="$data" --config.classifier.init="$runs/classifier" \
   --workdir "$runs/casm"
-part evaluate "$python" evaluate.py --workdir "$runs/casm"
+mkdir -p "$runs"
+part evaluate sh -c '"$@" > "$0"' "$runs/evaluation.txt" \
+  "$python" evaluate.py --workdir "$runs/casm"
 
 echo
 echo "--- time"
 printf '%s\n' "${parts[@]}"
 printf '%-12s %4d s\n' all "$SECONDS"
 echo
-echo "training pictures: $runs/casm/pictures"
+echo "--- result"
+cat "$runs/evaluation.txt"
+echo "$runs/casm/pictures"

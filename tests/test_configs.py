@@ -94,7 +94,7 @@ def test_the_demo_is_the_experiment_on_shapes_with_fewer_steps(stage):
     for config in (whole, demo):
         check_usable(config, 10)
         config.total_steps = 0
-        del config.log, config.checkpoint
+        del config.form, config.log, config.checkpoint
         for section in ("classifier", "masker"):
             if section in config:
                 del config[section].optimiser
@@ -190,15 +190,13 @@ def test_the_steps_options(arg, classes, weight):
     options = casm_options(config)
     assert options.area_weight == pytest.approx(weight)
     assert options.mean == IMAGENET_MEAN and options.std == IMAGENET_STD
-    config.casm.area_weight = 3.0  # given for 1,000 classes, too
-    scale = casm.scaled_area_weight(1.0, classes)
-    assert casm_options(config).area_weight == pytest.approx(3.0 * scale)
+    config.casm.area_factor = 3.0
+    assert casm_options(config).area_weight == pytest.approx(3.0 * weight)
 
 
 def test_unknown_options_are_refused_whatever_else_is_set():
     config = casm_shapes.get_config()
     run_folder.resolve(config, 10)
-    config.casm.area_weight = 5.0
     config.casm.score = "entropie"
     with pytest.raises(InputError, match="unknown score 'entropie'"):
         casm_options(config)

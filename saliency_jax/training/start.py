@@ -1,6 +1,8 @@
 """Where a run's classifier comes from: a finished run, or an imported weights file."""
 
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -8,11 +10,19 @@ from ml_collections import ConfigDict
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_classifier, init_networks
 from saliency_jax.models.weights import load_torch_resnet
-from saliency_jax.saliency import read_run_config
+from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import restore_networks
 from saliency_jax.types import PyTree
 
-ARCHITECTURE = ("network", "width", "stem", "num_classes")
+MUST_AGREE = (
+    ("classifier", "network"),
+    ("classifier", "width"),
+    ("classifier", "stem"),
+    ("classifier", "num_classes"),
+    ("data", "mean"),
+    ("data", "std"),
+    ("data", "class_names"),
+)
 
 
 def initial_classifier(config: ConfigDict) -> PyTree | None:
@@ -40,17 +50,23 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     size = config.data.image_size
     if path.is_file():
         return load_torch_resnet(path, module, (size, size, 3))
-    other = read_run_config(path)["classifier"]
-    for name in ARCHITECTURE:
-        if other[name] != config.classifier[name]:
+    other, own = read_run_config(path), config.to_dict()
+    for section, name in MUST_AGREE:
+        theirs, ours = other[section].get(name), own[section][name]
+        if theirs != (list(ours) if isinstance(ours, tuple) else ours):
             raise InputError(
-                f"classifier run {init} has classifier.{name} = {other[name]!r}, this "
-                f"config has {config.classifier[name]!r}: make them agree"
+                f"classifier run {init} has {section}.{name} = {shorten(theirs)}, this "
+                f"config has {shorten(ours)}: make them agree"
             )
     like = jax.eval_shape(
         lambda key: init_networks(module, None, key, size), jax.random.key(0)
     )
     return restore_networks(path, "last", like)[0]["classifier"]
+
+
+def shorten(value: Any) -> str:
+    """A value for a message; a list of a thousand classes is cut."""
+    return textwrap.shorten(repr(value), 80)
 
 
 def classifier_command(config: ConfigDict) -> str:
@@ -64,7 +80,10 @@ def classifier_command(config: ConfigDict) -> str:
         "cifar10": "tiny_imagenet",
     }
     experiment = f"classifier_{similar.get(base, base)}"
-    command = f"python train.py --config configs/{experiment}.py"
+    form = f":{config.form}" if config.form else ""
+    command = f"python train.py --config configs/{experiment}.py{form}"
     if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
         command += f" --config.data.name={name}"
+    if config.data.data_dir != "data":
+        command += f" --config.data.data_dir={config.data.data_dir}"
     return f"{command} --workdir runs/{experiment}"
