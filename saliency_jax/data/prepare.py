@@ -28,8 +28,9 @@ def prepare(
 ) -> Path:
     """Writes a data set below `data_dir`, unless it is there already.
 
-    A preparation that fails leaves nothing that could be opened, and an earlier one
-    as it was.
+    What was asked for is recorded in the data set's metadata, and asking for something
+    else in the same place is refused. A preparation that fails leaves nothing that
+    could be opened, and an earlier one as it was.
 
     Args:
       name: "shapes", "tiny_imagenet" or "imagenet_loc".
@@ -45,7 +46,8 @@ def prepare(
       The folder that holds the prepared data set.
 
     Raises:
-      InputError: if anything in `source` or about the arguments is amiss.
+      InputError: if anything in `source` or about the arguments is amiss, or the data
+        set is there already, prepared otherwise.
     """
     if name in PREPARED_BY_TFDS:
         raise InputError(f"{name} is TFDS's own: {how_to_prepare(name, data_dir)}")
@@ -56,20 +58,26 @@ def prepare(
     _check_writable(Path(data_dir))
     logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
     where = {"data_dir": data_dir, "file_format": "array_record"}
+    resolved = None if source is None else str(Path(source).resolve())
     if name == "shapes":
+        asked = {"num_train": num_train, "num_validation": num_validation}
         config = shapes_config(image_size, num_train, num_validation)
         builder = Shapes(config=config, **where)
     elif name == "tiny_imagenet":
+        asked = {"source": resolved}
         builder = TinyImagenet(**where)
     else:
+        asked = {"source": resolved, "clip_boxes": clip_boxes}
         builder = ImagenetLoc(clip_boxes=clip_boxes, **where)
     if builder.info.splits:
-        if name == "shapes":
-            _check_same_counts(builder, num_train, num_validation)
-        print(f"{name} is already prepared in {builder.data_path}")
+        _check_same(builder, asked)
+        print(
+            f"{name} is already prepared in {builder.data_path}: {_contents(builder)}"
+        )
         return Path(builder.data_path)
     if name != "shapes":
         _check_source(name, source)
+    builder.info.metadata.update(asked)
     tfds.disable_progress_bar()
     try:
         _write(builder, source)
@@ -94,17 +102,30 @@ def _write(builder: tfds.core.DatasetBuilder, source: str | None) -> None:
         )
 
 
-def _check_same_counts(
-    builder: tfds.core.DatasetBuilder, num_train: int, num_validation: int
+def _check_same(
+    builder: tfds.core.DatasetBuilder, asked: dict[str, str | int | None]
 ) -> None:
+    """Refuses if what is there was prepared otherwise, as far as that is recorded."""
     splits = builder.info.splits
-    there = [splits[split].num_examples for split in ("train", "validation")]
-    if there != [num_train, num_validation]:
-        raise InputError(
-            f"{builder.data_path} already holds {there[0]} training and {there[1]} "
-            f"validation images, not {num_train} and {num_validation}: choose another "
-            "--data_dir or delete that folder"
-        )
+    recorded = dict(builder.info.metadata.items()) | {
+        f"num_{split}": splits[split].num_examples for split in splits
+    }
+    for option, value in asked.items():
+        there = recorded.get(option, value)
+        if value is not None and there != value:
+            raise InputError(
+                f"{builder.data_path} already holds {_contents(builder)}, prepared "
+                f"with --{option}={there}, not {value}: delete that folder or choose "
+                "another --data_dir"
+            )
+
+
+def _contents(builder: tfds.core.DatasetBuilder) -> str:
+    """Returns such as "60 train and 25 validation images of 10 classes"."""
+    splits = builder.info.splits
+    counts = " and ".join(f"{splits[name].num_examples} {name}" for name in splits)
+    classes = builder.info.features["label"].num_classes
+    return f"{counts} images of {classes} classes"
 
 
 def _check_source(name: str, source: str | None) -> None:

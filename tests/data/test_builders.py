@@ -1,9 +1,7 @@
-"""Preparing: what is filed comes out again, and each mistake gets one clear line."""
+"""Builders: what is filed comes out again, and each mistake gets one clear line."""
 
 import csv
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -287,74 +285,6 @@ def test_mistake_in_tiny_imagenet(what, tiny_folder):
 @pytest.mark.parametrize("what", LOC_MISTAKES)
 def test_mistake_in_imagenet_loc(what, loc_folder):
     _check_refused("imagenet_loc", loc_folder, *LOC_MISTAKES[what])
-
-
-def test_preparing_again_changes_nothing(tiny_folder, tmp_path, capsys):
-    data_dir = tmp_path / "data"
-    folder = prepare("tiny_imagenet", str(data_dir), str(tiny_folder))
-    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
-    assert "tiny_imagenet is prepared in" in capsys.readouterr().out
-    shutil.rmtree(tiny_folder)  # not even needed any more
-    prepare("tiny_imagenet", str(data_dir), str(tiny_folder))
-    assert "tiny_imagenet is already prepared in" in capsys.readouterr().out
-    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
-    assert before == after
-
-
-def test_shapes_of_other_sizes_live_side_by_side_and_other_counts_are_refused(
-    shapes_dir,
-):
-    prepare("shapes", shapes_dir, image_size=48, num_train=10, num_validation=10)
-    assert len(open_source("shapes/48x48", shapes_dir, "train")) == 10
-    assert len(open_source("shapes/32x32", shapes_dir, "train")) == 60
-    with pytest.raises(InputError, match="already holds 10 training and 10 validation"):
-        prepare("shapes", shapes_dir, image_size=48, num_train=20, num_validation=10)
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "message"),
-    [
-        ("mnist", None, r"unknown data set 'mnist': .*shapes, tiny_imagenet"),
-        ("cifar10", None, r"cifar10 is TFDS's own: run tfds build cifar10"),
-        ("tiny_imagenet", None, r"tiny_imagenet needs --source"),
-        ("tiny_imagenet", "/nowhere", r"source folder /nowhere is missing or empty"),
-    ],
-)
-def test_mistake_in_the_arguments(name, source, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        prepare(name, str(tmp_path / "data"), source)
-
-
-def test_data_dir_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"data_dir .*file is not writable \("):
-        prepare("shapes", str(tmp_path / "file"))
-
-
-def test_command_prints_one_line_for_a_mistake_and_one_for_success(tmp_path):
-    command = [sys.executable, "-m", "saliency_jax.data", "prepare"]
-    where = ["--data_dir", str(tmp_path / "data")]
-    repository = Path(__file__).parent.parent.parent
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [*command, *arguments, *where],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-        )
-
-    failed = run("tiny_imagenet", "--source", str(tmp_path / "nowhere"))
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("error: source folder") and failed.stdout == ""
-    assert failed.stderr.count("\n") == 1
-    small = ["--num_train", "10", "--num_validation", "10", "--image_size", "16"]
-    done = run("shapes", *small)
-    assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout.startswith("shapes is prepared in") and done.stdout.count("\n") == 1
-    )
-    assert "shapes train: 100%" in done.stderr  # the progress bar
 
 
 def _trivial_errors(name: str, data_dir: Path, corner: tuple[int, int]):
