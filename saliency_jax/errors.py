@@ -1,5 +1,6 @@
 """The one exception for mistakes that a user can mend, and the wrapper of commands."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,8 +22,35 @@ def _report_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _one_line(error: Exception) -> str:
+    """What a person needs to know of an error of the command line.
+
+    Of an `InputError` on the way to it, its message alone: absl and ml_collections wrap
+    what a config file raises, the traceback within the message.
+    """
+    link, cause = error, error
+    while link is not None:
+        cause = link if isinstance(link, InputError) else cause
+        link = link.__cause__ or link.__context__
+    text = str(cause)
+    wrapped = re.findall(r"^saliency_jax\.errors\.InputError: (.*)", text, re.MULTILINE)
+    if wrapped:
+        return wrapped[-1]
+    if isinstance(cause, InputError):
+        return " ".join(text.split())
+    if name := re.fullmatch(r"\W*(\w+)\W*", text):  # all that ml_collections says
+        return f"the config has no field {name[1]!r} (see --help)"
+    lines = text.strip().splitlines() or [type(error).__name__]
+    if "Traceback (most recent call last):" in lines:
+        return f"{lines[0]} {lines[-1]}"
+    return f"{lines[-1].strip()} (see --help)"
+
+
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` as an absl command; an `InputError` is one line and exit code 2."""
+    """Runs `main` as an absl command; an `InputError` is one line and exit code 2.
+
+    So is whatever keeps the flags, or a config file that they name, from being read.
+    """
 
     def guarded(argv: Sequence[str]) -> None:
         # Orbax reports every file that it touches, and absl starts at INFO.
@@ -37,10 +65,23 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
-            return flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            message = " ".join(str(error).split())
-            print(f"error: {message} (see --help)", file=sys.stderr)
+            rest = flags.FLAGS(argv)
+            for name in flags.FLAGS:
+                # ml_collections puts off the error of a file that it cannot open until
+                # the config is touched.
+                getattr(flags.FLAGS[name].value, "touched", None)
+        except (
+            flags.Error,
+            AttributeError,
+            ImportError,
+            KeyError,
+            OSError,
+            SyntaxError,
+            TypeError,
+            ValueError,
+        ) as error:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
             sys.exit(2)
+        return rest
 
     app.run(guarded, flags_parser=parse)
