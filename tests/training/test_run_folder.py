@@ -12,7 +12,6 @@ from configs import casm_shapes, classifier_shapes
 from saliency_jax.errors import InputError
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import saved_steps
-from saliency_jax.training.checkpoints import saved_steps
 
 
 def config(**changed):
@@ -160,108 +159,6 @@ def test_a_folder_without_permission(tmp_path):
 def test_validation_scores(tmp_path):
     run_folder.write_scores(tmp_path, {"accuracy": 0.25})
     assert json.loads((tmp_path / "validation.json").read_text()) == {"accuracy": 0.25}
-
-
-def test_every_start_is_filed(tmp_path, monkeypatch):
-    for command in ("first", "second"):
-        monkeypatch.setattr("sys.argv", [command])
-        run_folder.prepare(tmp_path, config())
-        if command == "first":
-            pretend_checkpoint(tmp_path)
-    runs = json.loads((tmp_path / "environment.json").read_text())["runs"]
-    assert [run["command"] for run in runs] == ["first", "second"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"commit": ""}'])
-def test_environments_that_cannot_be_read_are_not_overwritten(tmp_path, content):
-    path = tmp_path / "environment.json"
-    path.write_text(content)
-    with pytest.raises(InputError, match=r"environment\.json cannot be read .*move it"):
-        run_folder.prepare(tmp_path, config())
-    assert path.read_text() == content
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    run_folder.prepare(tmp_path, config())
-    before = (tmp_path / "config.json").read_bytes()
-    write = Path.write_text
-
-    def killed(path, text, **options):
-        write(path, text[:20], **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "write_text", killed)
-        run_folder.prepare(tmp_path, config(seed=5))
-    assert (tmp_path / "config.json").read_bytes() == before
-    run_folder.prepare(tmp_path, config(seed=5))
-    assert not list(tmp_path.glob("*.partial"))
-
-
-def pretend_best(workdir, content):
-    folder = workdir / "checkpoints" / "best" / "3"
-    folder.mkdir(parents=True)
-    (folder / "_CHECKPOINT_METADATA").write_text("{}")
-    (folder / "commit_success.txt").write_text("")
-    (folder / "networks").write_text(content)
-
-
-def test_the_best_of_an_attempt_without_a_checkpoint_is_kept_aside(tmp_path):
-    for number in (1, 2):
-        run_folder.prepare(tmp_path, config(seed=number))
-        pretend_best(tmp_path, f"networks {number}")
-    run_folder.prepare(tmp_path, config(seed=3))
-    assert not saved_steps(tmp_path, "best")
-    for number in (1, 2):
-        aside = tmp_path / f"earlier_run_{number}"
-        assert saved_steps(aside, "best") == [3]
-        networks = aside / "checkpoints" / "best" / "3" / "networks"
-        assert networks.read_text() == f"networks {number}"
-        assert json.loads((aside / "config.json").read_text())["seed"] == number
-    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
-
-
-def test_the_best_of_a_continued_run_stays(tmp_path):
-    run_folder.prepare(tmp_path, config())
-    pretend_checkpoint(tmp_path)
-    pretend_best(tmp_path, "networks")
-    run_folder.prepare(tmp_path, config())
-    assert saved_steps(tmp_path, "best") == [3]
-
-
-def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    run_folder.prepare(tmp_path / "run", config())
-    assert run_folder.environment()["commit"] == ""
-
-
-def test_the_commit_is_that_of_the_own_repository(tmp_path):
-    repository = tmp_path / "repository"
-    (repository / "inner").mkdir(parents=True)
-    tracked = repository / "file"
-    tracked.write_text("as committed")
-
-    def git(*arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        return subprocess.run(
-            ["git", *who, *arguments],
-            cwd=repository,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-
-    git("init", "-q")
-    assert run_folder.commit_of(repository) == ""
-    git("add", "file")
-    git("commit", "-q", "-m", "first")
-    head = git("rev-parse", "HEAD")
-    (repository / "untracked").write_text("such as a run")
-    assert len(head) == 40 and run_folder.commit_of(repository) == head
-    assert run_folder.commit_of(repository / "inner") == ""
-    tracked.write_text("edited")
-    assert run_folder.commit_of(repository) == f"{head}-dirty"
-    assert run_folder.commit_of(tmp_path) == ""
 
 
 def test_every_start_is_filed(tmp_path, monkeypatch):
