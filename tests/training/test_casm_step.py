@@ -75,7 +75,7 @@ def test_a_step_equals_its_twin(case):
         weight=tiny.options().area_weight,
     )
     nets = {name: expected[name] for name in ("classifier", "masker")}
-    assert_close(plain(after), nets, 1e-5)
+    assert_close(plain(after), nets, 3e-5)
     assert float(metrics["counted"]) == pytest.approx(float(expected["counted"]))
     assert float(metrics["masker_area_term"]) == pytest.approx(
         float(expected["regulariser"]), rel=1e-5
@@ -110,8 +110,8 @@ def test_four_devices_take_the_same_step_as_one(chosen, historic):
     )
     given_away = jax.device_put(jax.tree.map(jnp.copy, state), everywhere)
     together = step(given_away, jax.device_put(batch, split), historic)
-    assert_close(together[0], alone[0], 1e-5)
-    assert_close(together[1], alone[1], 1e-5)
+    assert_close(together[0], alone[0], 3e-5)
+    assert_close(together[1], alone[1], 3e-5)
     # each device holds the same bits
     for leaf in jax.tree.leaves(together[0]):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
@@ -128,7 +128,7 @@ def test_the_order_of_a_batch_does_not_matter():
         step = tiny.jitted_step(**chosen)
         one, _ = step(state, batch, historic=historic)
         other, _ = step(state, permuted, historic=historic)
-        assert_close(other, one, 1e-5)
+        assert_close(other, one, 3e-5)
 
 
 def test_which_past_classifier_is_drawn_changes_with_the_step_and_never_recompiles():
