@@ -64,10 +64,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.data.batch_size, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    run_folder.prepare(workdir, config)
     # A resumed run holds its classifier, and does without the one it started from.
     is_new = not saved_steps(workdir, "last")
     initial = start.initial_classifier(config) if is_new else None
+    run_folder.prepare(workdir, config)
     initial = jax.device_put(initial, replicated)
     evaluation_split = sources.evaluation_split(config.data.name, config.data.data_dir)
 

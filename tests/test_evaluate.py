@@ -96,6 +96,7 @@ def painted_run(tmp_path, monkeypatch, masker):
         "stage": "casm",
         "data": {
             "name": "painted",
+            "class_names": [f"class {i}" for i in range(10)],
             "data_dir": "nowhere",
             "image_size": SIZE,
             "batch_size": 2,
@@ -109,6 +110,9 @@ def painted_run(tmp_path, monkeypatch, masker):
     monkeypatch.setattr(evaluate, "load", lambda workdir, checkpoint: (masker, 7))
     monkeypatch.setattr(
         evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
+    )
+    monkeypatch.setattr(
+        evaluate.sources, "evaluation_split", lambda *names: "validation"
     )
     return workdir
 
@@ -211,6 +215,7 @@ def saved_run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "casm"
     config = casm_shapes.get_config("smoke")
     run_folder.resolve(config, 10)
+    config.data.class_names = tuple(f"class {i}" for i in range(10))
     run_folder.prepare(workdir, config)
     options = config.to_dict()
     classifier = create.create_classifier(options["classifier"])
@@ -232,7 +237,7 @@ def test_real_networks_from_a_checkpoint(saved_run, monkeypatch, tmp_path):
     monkeypatch.setattr(
         evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
     )
-    evaluate.evaluate(saved_run, checkpoint="best", out=tmp_path)
+    evaluate.evaluate(saved_run, checkpoint="best", split="validation", out=tmp_path)
     results = results_of(tmp_path)
     assert results["how"]["checkpoint"] == 0
     assert results["how"]["image_size"] == 32

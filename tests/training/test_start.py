@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from saliency_jax.data.shapes import CLASSES
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_classifier
 from saliency_jax.models.weights import torch_name, torch_shape
@@ -18,6 +19,7 @@ from tests.runs import casm_config, classifier_config
 
 def resolved(config):
     config.classifier.num_classes = 10
+    config.data.class_names = CLASSES
     return config
 
 
@@ -68,33 +70,21 @@ def test_a_classifier_run_may_start_from_nothing():
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "experiment", "named"),
     [
-        (
-            "shapes",
-            "python train.py --config configs/classifier_shapes.py --workdir "
-            "runs/classifier_shapes",
-        ),
-        (
-            "imagenet_loc",
-            "python train.py --config configs/classifier_imagenet.py --workdir "
-            "runs/classifier_imagenet",
-        ),
-        (
-            "shapes/128x128",
-            "python train.py --config configs/classifier_shapes.py "
-            "--config.data.name=shapes/128x128 --workdir runs/classifier_shapes",
-        ),
-        (
-            "cifar10",
-            "python train.py --config configs/classifier_tiny_imagenet.py "
-            "--config.data.name=cifar10 --workdir runs/classifier_tiny_imagenet",
-        ),
+        ("shapes", "classifier_shapes", ""),
+        ("imagenet_loc", "classifier_imagenet", ""),
+        ("shapes/128x128", "classifier_shapes", "--config.data.name=shapes/128x128 "),
+        ("cifar10", "classifier_tiny_imagenet", "--config.data.name=cifar10 "),
     ],
 )
-def test_the_command_for_a_classifier(name, command):
-    config = casm_config("data", "")
+def test_the_command_for_a_classifier(name, experiment, named):
+    config = casm_config("/sets", "")
     config.data.name = name
+    command = (
+        f"python train.py --config configs/{experiment}.py:smoke {named}"
+        f"--config.data.data_dir=/sets --workdir runs/{experiment}"
+    )
     assert classifier_command(config) == command
     with pytest.raises(InputError) as raised:
         initial_classifier(config)
