@@ -1,6 +1,7 @@
 """Where a run's figures go: JSONL always, TensorBoard beside it, pictures as PNG."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,25 @@ class Writer:
     for TensorBoard; `<workdir>/pictures/<name>_<step>.png` the pictures.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, resume_step: int):
+        """Opens the files, and forgets what was written of the steps to come.
+
+        A run that ended after its last checkpoint takes those steps a second time.
+
+        Args:
+          workdir: of the run; exists.
+          resume_step: of the checkpoint that the run goes on from, 0 at its start.
+        """
         self._workdir = Path(workdir)
         self._active = jax.process_index() == 0
         if self._active:
-            self._lines = open(self._workdir / "metrics.jsonl", "a", encoding="utf-8")
+            path = self._workdir / "metrics.jsonl"
+            _drop_later_lines(path, resume_step)
+            self._lines = open(path, "a", encoding="utf-8")
             self._board = tensorboardX.SummaryWriter(
-                str(self._workdir / "tensorboard"), flush_secs=30
+                str(self._workdir / "tensorboard"),
+                flush_secs=30,
+                purge_step=resume_step + 1,
             )
 
     def __enter__(self) -> "Writer":
@@ -57,3 +70,26 @@ class Writer:
         cv2.imwrite(str(path), picture[..., ::-1])
         self._board.add_image(name, picture, step, dataformats="HWC")
         return path
+
+
+def _drop_later_lines(path: Path, last_step: int) -> None:
+    """Keeps the lines of steps up to `last_step`, in a new file that replaces the old.
+
+    A line that a kill cut short goes, too: its step is not known.
+    """
+    if not path.exists():
+        return
+
+    def is_kept(line: str) -> bool:
+        try:
+            return json.loads(line)["step"] <= last_step
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    partial = path.with_name(path.name + ".partial")
+    with (
+        open(path, encoding="utf-8", errors="replace") as lines,
+        open(partial, "w", encoding="utf-8") as kept,
+    ):
+        kept.writelines(line.rstrip("\n") + "\n" for line in lines if is_kept(line))
+    os.replace(partial, path)
