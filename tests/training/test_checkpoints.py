@@ -2,57 +2,24 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
-import grain
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from saliency_jax.errors import InputError
-from saliency_jax.training import casm_step
+from saliency_jax.training import casm_step, sharding
+from saliency_jax.training import checkpoints as checkpoints_module
 from saliency_jax.training.checkpoints import (
     Checkpoints,
     checkpoint_folder,
-    restore_networks,
     saved_steps,
 )
 from tests.training import tiny
-
-CONFIG = {"stage": "casm", "seed": 0}
-
-
-def numbers():
-    """An endless shuffled iterator whose place is part of a checkpoint."""
-    dataset = grain.MapDataset.range(50).seed(0).shuffle().repeat()
-    return iter(dataset.to_iter_dataset())
-
-
-def start(thinning="L2"):
-    state = tiny.state(step=0)
-    pool = casm_step.init_pool(state.classifier, tiny.SLOTS, tiny.options(thinning))
-    return state.replace(pool=pool)
-
-
-def go_on(state, data, steps):
-    """Steps whose batches depend on the iterator."""
-    step = tiny.jitted_step(thinning="L2")
-    for _ in range(steps):
-        state, _ = step(state, tiny.batch(seed=next(data)), historic=True)
-    return state
-
-
-def fresh():
-    """A state as `train.py` makes it before restoring: other numbers, same shapes."""
-    return jax.tree.map(jnp.zeros_like, start())
-
-
-def assert_same(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
+from tests.training.steps import assert_same, fresh, go_on, numbers, start
 
 
 def pool_files(workdir):
@@ -65,7 +32,7 @@ def test_a_restarted_run_is_the_same_run(tmp_path):
     halfway = go_on(start(), data, 5)
     with Checkpoints(tmp_path, 1) as checkpoints:
         assert checkpoints.last_step is None
-        line = checkpoints.save(halfway, data, CONFIG)
+        line = checkpoints.save(halfway, data)
         uninterrupted = go_on(halfway, data, 5)
     assert line.startswith("checkpoint 5: ") and "pool 3 entries" in line
 
@@ -84,7 +51,7 @@ def test_a_state_may_be_donated_right_after_saving(tmp_path):
     leaves = jax.tree.leaves(state)
     spoil = jax.jit(lambda leaves: [x + 1 for x in leaves], donate_argnums=0)
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(state, numbers(), CONFIG)
+        checkpoints.save(state, numbers())
         spoil(leaves)
         assert all(leaf.is_deleted() for leaf in leaves)
     with Checkpoints(tmp_path, 1) as checkpoints:
@@ -95,7 +62,7 @@ def test_a_classifier_run_has_neither_masker_nor_pool(tmp_path):
     whole = start()
     state = whole.replace(masker=None, pool=None)
     with Checkpoints(tmp_path, 1) as checkpoints:
-        line = checkpoints.save(state, numbers(), CONFIG)
+        line = checkpoints.save(state, numbers())
     assert "pool" not in line
     assert not checkpoint_folder(tmp_path, "pool").exists()
     with Checkpoints(tmp_path, 1) as checkpoints:
@@ -107,17 +74,17 @@ def test_pool_entries_are_written_once_and_dropped_when_unnamed(tmp_path):
     data, state = numbers(), start()
     with Checkpoints(tmp_path, 1) as checkpoints:
         state = go_on(state, data, 3)
-        line = checkpoints.save(state, data, CONFIG)
+        line = checkpoints.save(state, data)
         assert pool_files(tmp_path) == [1, 2]
         assert "2 entries (0.0 MB new)" in line  # of this small network
         folder = checkpoint_folder(tmp_path, "pool")
         written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
         state = go_on(state, data, 1)
-        checkpoints.save(state, data, CONFIG)
+        checkpoints.save(state, data)
         assert pool_files(tmp_path) == [1, 2, 4]
         assert all(path.stat().st_mtime_ns == at for path, at in written.items())
         state = go_on(state, data, 8)
-        checkpoints.save(state, data, CONFIG)
+        checkpoints.save(state, data)
     assert pool_files(tmp_path) == sorted(state.pool.saved_at.tolist()) != [1, 2, 4]
 
 
@@ -129,13 +96,23 @@ def test_the_line_tells_the_bytes_of_the_pool(tmp_path):
     pool = casm_step.init_pool(net, 2, tiny.options("L2", variant="paper"))
     with Checkpoints(tmp_path, 1) as checkpoints:
         state = state.replace(pool=pool)
-        assert "pool 1 entries (1.0 MB new)" in checkpoints.save(
-            state, numbers(), CONFIG
-        )
+        assert "pool 1 entries (1.0 MB new)" in checkpoints.save(state, numbers())
         state = state.replace(step=jnp.int32(1))
-        assert "pool 1 entries (0.0 MB new)" in checkpoints.save(
-            state, numbers(), CONFIG
-        )
+        assert "pool 1 entries (0.0 MB new)" in checkpoints.save(state, numbers())
+
+
+def test_a_state_on_several_devices_comes_back_on_them(tmp_path):
+    mesh = sharding.data_mesh()
+    everywhere = sharding.replicated(mesh)
+    state = jax.device_put(go_on(start(), numbers(), 3), everywhere)
+    empty = jax.device_put(fresh(), everywhere)
+    with jax.set_mesh(mesh):
+        with Checkpoints(tmp_path, 1) as checkpoints:
+            checkpoints.save(state, numbers())
+        with Checkpoints(tmp_path, 1) as checkpoints:
+            restored = checkpoints.restore(empty, numbers())
+    assert_same(restored, state)
+    assert all(leaf.sharding == everywhere for leaf in jax.tree.leaves(restored))
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])
@@ -144,7 +121,7 @@ def test_the_latest_checkpoints_are_kept_with_all_that_they_name(tmp_path, keep_
     with Checkpoints(tmp_path, keep_last) as checkpoints:
         for _ in range(5):
             state = go_on(state, data, 3)
-            checkpoints.save(state, data, CONFIG)
+            checkpoints.save(state, data)
     steps = saved_steps(tmp_path, "last")
     assert steps == [15] if keep_last == 1 else steps == [12, 15]
     assert set(pool_files(tmp_path)) == {
@@ -176,7 +153,7 @@ def test_no_pool_entry_goes_while_a_committed_checkpoint_names_it(
     with Checkpoints(tmp_path, 1) as checkpoints:
         for _ in range(8):
             state = go_on(state, data, 3)
-            checkpoints.save(state, data, CONFIG)
+            checkpoints.save(state, data)
     assert deleted
 
 
@@ -185,7 +162,7 @@ def test_a_bad_pool_file_is_named(tmp_path, damage):
     data = numbers()
     state = go_on(start(), data, 4)
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(state, data, CONFIG)
+        checkpoints.save(state, data)
     path = checkpoint_folder(tmp_path, "pool") / "2.safetensors"
     if damage == "missing":
         path.unlink()
@@ -202,7 +179,7 @@ def test_a_bad_pool_file_is_named(tmp_path, damage):
 @pytest.mark.parametrize("damage", ["missing", "empty"])
 def test_a_damaged_checkpoint_is_not_resumed(tmp_path, part, damage):
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(start(), numbers(), CONFIG)
+        checkpoints.save(start(), numbers())
     folder = checkpoint_folder(tmp_path, "last") / "0" / part
     if damage == "missing":
         shutil.rmtree(folder)
@@ -223,7 +200,7 @@ def test_best_holds_networks_only_and_its_score(tmp_path):
         assert checkpoints.best_score() is None
         checkpoints.save_best(state, -0.5)
         checkpoints.save_best(state.replace(step=jnp.int32(9)), -0.25)
-        checkpoints.save(state, numbers(), CONFIG)
+        checkpoints.save(state, numbers())
     assert saved_steps(tmp_path, "best") == [9]
     folder = checkpoint_folder(tmp_path, "best") / "9"
     held = {path.name for path in folder.iterdir() if path.is_dir()}
@@ -236,7 +213,7 @@ def test_a_better_one_replaces_best_even_if_its_step_is_lower(tmp_path):
     """A run resumed from before its best may evaluate at other steps than before."""
     state = start()
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(state, numbers(), CONFIG)
+        checkpoints.save(state, numbers())
         for step, score in ((6, 0.1), (4, 0.2), (4, 0.3)):
             checkpoints.save_best(state.replace(step=jnp.int32(step)), score)
     assert saved_steps(tmp_path, "best") == [4]
@@ -244,93 +221,118 @@ def test_a_better_one_replaces_best_even_if_its_step_is_lower(tmp_path):
         assert checkpoints.best_score() == 0.3
 
 
-def test_what_an_attempt_without_a_checkpoint_left_does_not_enter_the_next(tmp_path):
-    """Killed before its first checkpoint, a run has a best and pool entries alone."""
-    state = start()
-    with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save_best(state, 0.9)
+def test_entries_of_an_attempt_without_a_checkpoint_do_not_enter_the_next(tmp_path):
+    """Killed before its first checkpoint, a run may have pool entries alone."""
     folder = checkpoint_folder(tmp_path, "pool")
     folder.mkdir(parents=True)
     (folder / "2.safetensors").write_bytes(b"of another config")
     with Checkpoints(tmp_path, 1) as checkpoints:
-        assert checkpoints.best_score() is None
         data = numbers()
-        state = go_on(state, data, 3)
-        checkpoints.save(state, data, CONFIG)
+        state = go_on(start(), data, 3)
+        checkpoints.save(state, data)
     with Checkpoints(tmp_path, 1) as checkpoints:
         assert_same(checkpoints.restore(fresh(), numbers()), state)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A workdir with checkpoints 3 and 6 and a best at 5."""
-    workdir = tmp_path_factory.mktemp("saved")
-    data, state = numbers(), start()
-    with Checkpoints(workdir, 2) as checkpoints:
-        states = {}
-        for step in (3, 6):
-            state = states[step] = go_on(state, data, 3)
-            checkpoints.save(state, data, CONFIG)
-        checkpoints.save_best(states[3].replace(step=jnp.int32(5)), 0.5)
-    return workdir, states
-
-
-def shapes(state):
-    variables = {"classifier": state.classifier, "masker": state.masker}
-    variables = {name: net.variables for name, net in variables.items()}
-    return jax.eval_shape(lambda: variables)
-
-
-@pytest.mark.parametrize(
-    ("which", "step", "of"), [("last", 6, 6), (3, 3, 3), (6, 6, 6), ("best", 5, 3)]
-)
-def test_networks_of_a_checkpoint(saved, which, step, of):
-    workdir, states = saved
-    networks, found = restore_networks(workdir, which, shapes(states[of]))
-    assert found == step
-    assert_same(networks["classifier"], states[of].classifier.variables)
-    assert_same(networks["masker"], states[of].masker.variables)
-
-
-def test_parts_left_out_are_not_read(saved):
-    workdir, states = saved
-    like = {"classifier": shapes(states[6])["classifier"]}
-    networks, _ = restore_networks(workdir, "last", like)
-    assert list(networks) == ["classifier"]
-    assert_same(networks["classifier"], states[6].classifier.variables)
-
-
-def test_missing_checkpoints_are_named(saved, tmp_path):
-    workdir, states = saved
-    like = shapes(states[6])
-    with pytest.raises(InputError, match=r"no checkpoint of step 4: it has \[3, 6\]"):
-        restore_networks(workdir, 4, like)
-    for which in ("last", "best"):
-        with pytest.raises(InputError, match=f"has no '{which}' checkpoint"):
-            restore_networks(tmp_path, which, like)
-
-
-def test_networks_of_other_shapes_are_refused(saved):
-    workdir, states = saved
-    like = shapes(states[6])
-    kernel = jax.ShapeDtypeStruct((4, 7), jnp.float32)
-    like["classifier"]["params"]["fc"]["kernel"] = kernel
-    with pytest.raises(InputError, match=r"fc/kernel has shape \(4, 5\) .*\(4, 7\)"):
-        restore_networks(workdir, "last", like)
-    like = shapes(states[6])
-    like["classifier"]["params"]["other"] = {"kernel": kernel}
-    with pytest.raises(InputError, match="it has no classifier/params/other/kernel"):
-        restore_networks(workdir, "last", like)
-
-
-def test_a_damaged_checkpoint_is_refused(saved, tmp_path):
-    _, states = saved
-    state = states[3]
+def test_entries_of_a_future_without_a_checkpoint_do_not_enter_a_resumed_run(tmp_path):
+    """Killed between writing the pool and the commit, a run has entries too many."""
+    data = numbers()
+    state = go_on(start(), data, 3)
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(state, numbers(), CONFIG)
-    networks = checkpoint_folder(tmp_path, "last") / "3" / "networks"
-    for path in networks.rglob("*"):
-        if path.is_file() and path.name not in ("_CHECKPOINT_METADATA", "_METADATA"):
-            path.write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be read as this run's networks"):
-        restore_networks(tmp_path, "last", shapes(state))
+        checkpoints.save(state, data)
+    folder = checkpoint_folder(tmp_path, "pool")
+    (folder / "4.safetensors").write_bytes(b"of a step that will be another")
+    (folder / "6.partial").write_bytes(b"half of an entry")
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        data = numbers()
+        state = checkpoints.restore(fresh(), data)
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["1.safetensors", "2.safetensors"]
+        state = go_on(state, data, 1)
+        checkpoints.save(state, data)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        restored = checkpoints.restore(fresh(), numbers())
+    assert 4 in restored.pool.saved_at
+    assert_same(restored, state)
+
+
+def test_a_checkpoint_is_committed_after_its_pool(tmp_path, monkeypatch):
+    """Training goes on, the buffers given away, while the entries are written."""
+    write, allowed = checkpoints_module._write_entries, threading.Event()
+
+    def slowly(entries):
+        assert allowed.wait(60)
+        write(entries)
+
+    monkeypatch.setattr(checkpoints_module, "_write_entries", slowly)
+    state = go_on(start(), numbers(), 3)
+    expected = jax.tree.map(jnp.copy, state)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(state, numbers())
+        for leaf in jax.tree.leaves(state):
+            leaf.delete()
+        time.sleep(1)  # enough for everything else
+        assert saved_steps(tmp_path, "last") == [] == pool_files(tmp_path)
+        allowed.set()
+    assert saved_steps(tmp_path, "last") == [3]
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        assert_same(checkpoints.restore(fresh(), numbers()), expected)
+
+
+def test_without_its_pool_a_checkpoint_is_not_committed(tmp_path, monkeypatch):
+    def full(entries):
+        raise OSError(28, "No space left on device")
+
+    data = numbers()
+    before = go_on(start(), data, 3)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(before, data)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        Checkpoints(tmp_path, 1) as checkpoints,
+    ):
+        monkeypatch.setattr(checkpoints_module, "_write_entries", full)
+        checkpoints.save(go_on(before, data, 3), data)
+    assert saved_steps(tmp_path, "last") == [3]
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        assert_same(checkpoints.restore(fresh(), numbers()), before)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(start(), numbers())
+    path = checkpoint_folder(tmp_path, "last") / "0" / "meta" / "metadata"
+    assert json.loads(path.read_text()) == {"pool": [], "process_count": 1}
+    path.write_text(json.dumps({"pool": [], "process_count": 2}))
+    with (
+        pytest.raises(
+            InputError, match="of 2 processes, now there are 1.*start 2 processes, or a"
+        ),
+        Checkpoints(tmp_path, 1) as checkpoints,
+    ):
+        checkpoints.restore(fresh(), numbers())
+
+
+def test_nobody_is_told_to_delete_the_only_checkpoint(tmp_path):
+    data, state = numbers(), start()
+    folder = checkpoint_folder(tmp_path, "last")
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        state = earlier = go_on(state, data, 3)
+        checkpoints.save(state, data)
+        checkpoints.save(go_on(state, data, 3), data)
+    shutil.rmtree(folder / "6" / "networks")
+    with (
+        pytest.raises(InputError, match=r"delete its folder .* step \[3\]$"),
+        Checkpoints(tmp_path, 2) as checkpoints,
+    ):
+        checkpoints.restore(fresh(), numbers())
+    shutil.rmtree(folder / "6")
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert_same(checkpoints.restore(fresh(), numbers()), earlier)
+    shutil.rmtree(folder / "3" / "networks")
+    with (
+        pytest.raises(InputError, match="put a copy of it back, or start in") as raised,
+        Checkpoints(tmp_path, 2) as checkpoints,
+    ):
+        checkpoints.restore(fresh(), numbers())
+    assert "delete its" not in str(raised.value)
