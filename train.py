@@ -176,7 +176,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     with (
         jax.set_mesh(mesh),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
-        Writer(workdir) as writer,
+        Writer(workdir, checkpoints.last_step or 0) as writer,
         tqdm(
             total=config.total_steps, disable=None, unit="step", smoothing=0.05
         ) as bar,
@@ -224,7 +224,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     if best_score is None or score > best_score:
                         checkpoints.save_best(state, best_score := score)
             if not is_start and (is_end or step % config.checkpoint.every == 0):
-                tqdm.write(checkpoints.save(state, data, config.to_dict()))
+                tqdm.write(checkpoints.save(state, data))
             if is_end:
                 break
             pause += time.perf_counter() - paused_at
