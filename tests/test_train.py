@@ -299,45 +299,59 @@ def test_the_commands_from_nothing_to_a_table(tmp_path):
     assert load_masker(casm, "best") is not None
 
 
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory, shapes_dir):
+    """A classifier that other processes know, too."""
+    workdir = tmp_path_factory.mktemp("runs") / "smoke"
+    train.train(classifier_config(shapes_dir, classifier__network="resnet10"), workdir)
+    return workdir
+
+
+def casm_command(shapes_dir, init, workdir, *others):
+    return (
+        "train.py",
+        "--config=configs/casm_shapes.py:smoke,L2",
+        f"--workdir={workdir}",
+        f"--config.classifier.init={init}",
+        f"--config.data.data_dir={shapes_dir}",
+        "--config.data.name=shapes/32x32",
+        *others,
+    )
+
+
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_one_line(casm_run, tmp_path):
+def test_a_damaged_checkpoint_is_one_line(smoke_run, shapes_dir, tmp_path):
     """Orbax's reading threads would follow it with tracebacks of their own."""
-    workdir = tmp_path / "run"
-    shutil.copytree(casm_run, workdir)
-    networks = checkpoint_folder(workdir, "last") / "6" / "networks"
+    init = tmp_path / "damaged"
+    shutil.copytree(smoke_run, init)
+    networks = checkpoint_folder(init, "last") / "6" / "networks"
     for path in (networks / "d").iterdir():
         path.write_bytes(b"")
-    code, _, err = finished("evaluate.py", f"--workdir={workdir}")
+    code, _, err = finished(*casm_command(shapes_dir, init, tmp_path / "casm"))
     assert code == 2
     assert err.startswith("error: checkpoint") and err.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(shapes_dir, tmp_path):
-    classifier, workdir = tmp_path / "classifier", tmp_path / "casm"
-    smoke = classifier_config(shapes_dir, classifier__network="resnet10")
-    train.train(smoke, classifier)
-    arguments = [
-        "train.py",
-        "--config=configs/casm_shapes.py:smoke,L2",
-        f"--workdir={workdir}",
-        f"--config.classifier.init={classifier}",
-        f"--config.data.data_dir={shapes_dir}",
-        "--config.data.name=shapes/32x32",
-        "--config.total_steps=40",
-    ]
+def test_a_killed_run_goes_on(smoke_run, shapes_dir, tmp_path):
+    arguments = casm_command(
+        shapes_dir, smoke_run, tmp_path, "--config.total_steps=200"
+    )
     process = command(*arguments)
-    deadline = time.time() + 200
-    while max(saved_steps(workdir, "last"), default=0) < 9:
-        assert process.poll() is None and time.time() < deadline
+    while max(saved_steps(tmp_path, "last"), default=0) < 9:
+        assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert saved_steps(workdir, "last")[-1] < 40
-    code, out, err = finished(*arguments)
+    assert saved_steps(tmp_path, "last")[-1] < 200
+    # fewer checkpoints and pictures do not make it another run
+    rarer = ("checkpoint.every", "log.evaluate_every", "log.picture_every")
+    code, out, err = finished(*arguments, *(f"--config.{name}=100" for name in rarer))
     assert code == 0, err
-    assert f"resumed {workdir} at step" in out
-    assert saved_steps(workdir, "last") == [40]
+    assert f"resumed {tmp_path} at step" in out
+    assert saved_steps(tmp_path, "last") == [200]
+    steps = [line["step"] for line in lines_of(tmp_path)]
+    assert steps == sorted(steps)
 
 
 @pytest.mark.slow
