@@ -12,7 +12,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
     config = common.casm_config(arg, default_thinning="L100", forms=("smoke", "demo"))
-    config.total_steps = 1500
+    config.total_steps = 800
 
     config.data.name = "shapes"
     config.data.image_size = 64

@@ -63,7 +63,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     )
 
     config.checkpoint = ConfigDict({"every": 1000, "keep_last": 1})
-    config.log = ConfigDict({"every": 50, "evaluate_every": 1000, "picture_every": 500})
+    config.log = ConfigDict({"every": 50, "evaluate_every": 1000})
     return config
 
 
@@ -108,6 +108,7 @@ def casm_config(
     # scales by ln K / ln 1000.
     options.area_factor = 1.0
     options.pool_slots = 30
+    config.log.picture_every = 500
 
     for word in arg.split(","):
         if word in casm.SCORES:
@@ -136,7 +137,7 @@ def shrink(config: ConfigDict) -> None:
     config.checkpoint.every = 3
     config.log.every = 2
     config.log.evaluate_every = 3
-    config.log.picture_every = 3
     if config.stage == "casm":
+        config.log.picture_every = 3
         config.casm.pool_slots = 3
         config.masker.features = 8

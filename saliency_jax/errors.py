@@ -38,7 +38,11 @@ def _one_line(error: Exception) -> str:
         return wrapped[-1]
     if isinstance(cause, InputError):
         return " ".join(text.split())
-    if name := re.fullmatch(r"\W*(\w+)\W*", text):  # all that ml_collections says
+    # Both are all that ml_collections says; the second is of a field that Python keeps
+    # for itself, such as `lambda`.
+    if name := re.fullmatch(r"\W*(\w+)\W*", text) or re.match(
+        r"Could not parse '([\w.]+)'", text
+    ):
         return f"the config has no field {name[1]!r} (see --help)"
     lines = text.strip().splitlines() or [type(error).__name__]
     if "Traceback (most recent call last):" in lines:

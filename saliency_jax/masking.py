@@ -3,13 +3,23 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from saliency_jax.types import Images, Masks
+from saliency_jax.errors import InputError
+from saliency_jax.types import Masks
 
 
-def to_float(images: Images) -> Float[Array, "B H W 3"]:
-    """Returns images in [0, 1]; `uint8` is divided by 255, floats pass unchanged."""
+def to_float(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
+    """Returns images in [0, 1]; `uint8` is divided by 255, floats pass unchanged.
+
+    Raises:
+      InputError: the images have another integer type, whose range is unknown.
+    """
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255.0
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"images of type {images.dtype} have no known range; "
+            "pass uint8 in [0, 255] or float32 in [0, 1]"
+        )
     return images
 
 

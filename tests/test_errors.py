@@ -96,6 +96,7 @@ def configs(tmp_path_factory):
         ("good.py:chained", [], "chained is no number"),
         ("good.py", ["--config.nonsense=1"], "the config has no field 'nonsense'"),
         ("good.py", ["--config.inner.typo=1"], "the config has no field 'typo'"),
+        ("good.py", ["--config.lambda=1"], "the config has no field 'lambda'"),
         ("good.py", ["--config.field=many"], "flag --config.field=many: invalid lit"),
         ("nope.py", [], "[Errno 2] No such file or directory: '{folder}/nope.py'"),
         ("nope.py", ["--config.field=2"], "[Errno 2] No such file or directory"),

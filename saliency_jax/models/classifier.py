@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from saliency_jax.errors import InputError
+from saliency_jax.masking import to_float
 from saliency_jax.types import PyTree
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,14 +30,7 @@ def normalise(
     Raises:
       InputError: the images have another integer type, whose range is unknown.
     """
-    images = jnp.asarray(images)
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255.0
-    elif not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(
-            f"images of type {images.dtype} have no known range; "
-            "pass uint8 in [0, 255] or float32 in [0, 1]"
-        )
+    images = to_float(jnp.asarray(images))
     shape = (1,) * (images.ndim - 1) + (len(mean),)
     mean_array = np.asarray(mean, np.float32).reshape(shape)
     std_array = np.asarray(std, np.float32).reshape(shape)

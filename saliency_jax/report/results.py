@@ -14,12 +14,12 @@ ROW_NAMES = {
     "center_box": "centre box",
     "ground_truth_box": "ground-truth box",
 }
-COLUMN_NAMES = {
-    "le": "LE %",
-    "om": "OM %",
-    "f1": "F1 %",
-    "f1a": "F1a %",
+SCORE_NAMES = {"le": "LE %", "om": "OM %", "f1": "F1 %", "f1a": "F1a %"}
+MASK_NAMES = {
     "mask_mean": "mask area %",
+    "mask_std": "its deviation %",
+    "mask_entropy": "entropy %",
+    "mask_total_variation": "total variation %",
 }
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -51,7 +51,14 @@ def describe(rows: Rows, how: Mapping[str, Any]) -> str:
     def cell(row: Mapping[str, Any], name: str) -> str:
         if name not in row:
             return "-"
-        return format_per_cent(row[name], row[f"{name}_interval"])
+        return format_per_cent(row[name], row.get(f"{name}_interval"))
+
+    def table(columns: Mapping[str, str]) -> str:
+        body = [
+            [ROW_NAMES[name], *(cell(row, key) for key in columns)]
+            for name, row in rows.items()
+        ]
+        return format_table(["", *columns.values()], body)
 
     casm, without = rows["casm"], how["images_without_box"]
     what = (
@@ -60,13 +67,6 @@ def describe(rows: Rows, how: Mapping[str, Any]) -> str:
     )
     if without:
         what += f"; {without} without a box are not in the table"
-    table = format_table(
-        ["", *COLUMN_NAMES.values()],
-        [
-            [ROW_NAMES[name], *(cell(row, key) for key in COLUMN_NAMES)]
-            for name, row in rows.items()
-        ],
-    )
     notes = (
         "[low, high]: 95 % intervals\n"
         f"classifier: top-1 accuracy {cell(casm, 'accuracy')} %, "
@@ -75,4 +75,4 @@ def describe(rows: Rows, how: Mapping[str, Any]) -> str:
         f"processor s in {how['metric_threads']} threads beside it, compilation "
         f"{how['compile_seconds']:.1f} s, all together {how['wall_seconds']:.1f} s"
     )
-    return f"{what}\n\n{table}\n\n{notes}"
+    return "\n\n".join((what, table(SCORE_NAMES), table(MASK_NAMES), notes))

@@ -22,7 +22,9 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def format_per_cent(value: float, interval: tuple[float, float]) -> str:
+def format_per_cent(value: float, interval: Sequence[float] | None = None) -> str:
     """Returns a fraction as per cent with one decimal, `30.1 [28.9, 31.4]`."""
+    if interval is None:
+        return f"{100 * value:.1f}"
     low, high = interval
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -52,10 +52,9 @@ def resolve(config: ConfigDict, num_classes: int) -> None:
         "checkpoint.keep_last",
         "log.every",
         "log.evaluate_every",
-        "log.picture_every",
     ]
     if config.stage == "casm":
-        positive.append("casm.pool_slots")
+        positive += ["casm.pool_slots", "log.picture_every"]
     flat = flatten(config.to_dict())
     for name in positive:
         if flat[name] < 1:
