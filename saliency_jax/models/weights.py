@@ -140,7 +140,7 @@ def load_torch_resnet(
         another shape; the message lists them.
     """
     if isinstance(weights, Mapping):
-        source, arrays = "the given weights", dict(weights)
+        source, arrays = "the dictionary of weights", dict(weights)
     else:
         source, arrays = f"weights file {weights}", read_weights(weights)
     arrays = {
@@ -188,7 +188,7 @@ def _check_names_and_shapes(
     ):
         count = arrays["fc.weight"].shape[0]
         raise InputError(
-            f"{source} tell {count} classes apart, the data have "
+            f"{source} tells {count} classes apart, the data have "
             f"{expected['fc.weight'][0]}; use a data set of {count} classes, or set "
             "--config.classifier.init to weights or a run that know the data's classes"
         )
@@ -205,7 +205,7 @@ def _check_names_and_shapes(
         if names
     )
     raise InputError(
-        f"{source} do not fit the network ({report}); choose the network they were "
+        f"{source} does not fit the network ({report}); choose the network it was "
         "trained with, or other weights"
     )
 

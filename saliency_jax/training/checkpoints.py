@@ -261,7 +261,7 @@ class Checkpoints:
                 advice = f"delete its folder to go on with what is left, step {others}"
             raise InputError(
                 f"checkpoint {self._last.directory / str(step)} cannot be restored "
-                f"({error}): {advice}"
+                f"({str(error):.160}): {advice}"
             ) from error
 
     def _meta(self, step: int) -> tuple[list[int], int]:
@@ -361,12 +361,10 @@ def restore_networks(
     if step not in steps:
         raise InputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
     folder = checkpoint_folder(workdir, kind) / str(step) / "networks"
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = abstract(like, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     restore_args = ocp.args.PyTreeRestore(
-        abstract(like, sharding),
-        restore_args=ocp.checkpoint_utils.construct_restore_args(
-            abstract(like, sharding)
-        ),
+        target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
         partial_restore=True,
     )
     unreadable = f"checkpoint {folder} cannot be read as this run's networks"
@@ -379,10 +377,12 @@ def restore_networks(
             raise InputError(f"{unreadable}: {'; '.join(differences)}")
         with ocp.Checkpointer(handler) as checkpointer:
             return checkpointer.restore(folder, restore_args), step
+    except InputError:
+        raise
     except (ValueError, KeyError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{unreadable}: {error}") from error
+        # Past its beginning, tensorstore's reason is its own settings.
+        reason = f"{str(error):.160}; take another kept checkpoint, or train again"
+        raise InputError(f"{unreadable}: {reason}") from error
 
 
 def _unfit(stored: PyTree, like: PyTree) -> list[str]:
