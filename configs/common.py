@@ -3,7 +3,6 @@
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from saliency_jax.objectives import casm
 
 
@@ -31,8 +30,9 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.image_size = 224
     data.batch_size = 128  # over all devices
     data.class_names = ()  # taken from the data
-    data.mean = IMAGENET_MEAN
-    data.std = IMAGENET_STD
+    # Of images in [0, 1]. Empty: as `classifier.init` says, else the network's own.
+    data.mean = ()
+    data.std = ()
     data.min_area = 0.08  # of the random resized crop
     data.flip = True
     data.erasing_probability = 0.0
@@ -41,9 +41,14 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.num_workers = 0  # processes; 0 reads in threads of this one
 
     config.classifier = classifier = ConfigDict()
-    classifier.network = "resnet50"
-    classifier.width = 64
-    classifier.stem = "imagenet"
+    classifier.network = "resnet50"  # one of `models.create.BACKBONES`
+    # Options of some networks. Empty (0 or ""): as `init` says, else the network's own;
+    # an option that the network does not have stays empty.
+    classifier.width = 0  # of a ResNet: channels of its stem
+    classifier.stem = ""  # of a ResNet
+    classifier.width_multiplier = 0.0  # of a MobileNet
+    classifier.padding = ""  # of a MobileNet: symmetric, tensorflow or keras
+    classifier.epsilon = 0.0  # of BatchNorm
     classifier.num_classes = 0  # taken from the data
     classifier.dtype = "float32"
     classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file

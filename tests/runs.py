@@ -1,10 +1,15 @@
 """Configs of the runs that tests make: six steps of a tiny network on 32x32 shapes."""
 
+from functools import partial
+
 from configs import casm_shapes, classifier_shapes
-from saliency_jax.models import resnet
+from saliency_jax.models import create
+from saliency_jax.models.resnet import BACKBONES, ResNet
 
 # One block of eight channels: a quarter of what the smallest real one takes to compile.
-resnet.DEPTHS["resnet4"] = ((1,), False)
+create.BACKBONES["resnet4"] = BACKBONES["resnet10"]._replace(
+    create=partial(ResNet, (1,), False)
+)
 
 
 def classifier_config(data_dir, **changed):

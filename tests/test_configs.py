@@ -125,6 +125,7 @@ def test_unknown_arguments_are_named(experiment):
 def test_published_constants():
     """kondiz/casme: 60 epochs of 2,003 steps, both rates down every 20 epochs."""
     config = casm_imagenet.get_config()
+    run_folder.resolve(config, 1000)
     assert config.total_steps == 60 * 2003 == 120_180
     assert config.data.batch_size == 128 and config.data.image_size == 224
     assert config.data.min_area == 0.08 and config.data.flip

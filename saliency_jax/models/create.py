@@ -1,5 +1,6 @@
 """From a run's config to its networks; shared by training and `load_masker`."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,35 +11,105 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
+from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
-from saliency_jax.models.resnet import ResNet, resnet
 from saliency_jax.types import PyTree
+
+# A new backbone is its file in this folder, with a table `BACKBONES`, and a line here.
+FILES = (
+    "resnet",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "squeezenet",
+    "googlenet",
+)
+BACKBONES: dict[str, Backbone] = {
+    name: backbone
+    for file in FILES
+    for name, backbone in importlib.import_module(
+        f"saliency_jax.models.{file}"
+    ).BACKBONES.items()
+}
+
+# The options that some backbones have, by their fields in a config's `classifier`, and
+# what stands there for "as the weights say, else the backbone's default".
+OPTIONS = {
+    "width": 0,
+    "stem": "",
+    "width_multiplier": 0.0,
+    "padding": "",
+    "epsilon": 0.0,
+}
+
+# What a network without the option does.
+WITHOUT_OPTION = {"width_multiplier": 1.0, "padding": "symmetric"}
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create_classifier(config: Mapping[str, Any] | ConfigDict) -> ResNet:
-    """Builds the classifier of a config's `classifier` section.
+def find_backbone(name: str) -> Backbone:
+    """Returns what the registry knows of a network.
 
     Raises:
-      InputError: for an unknown network, stem or dtype.
+      InputError: it is unknown; the message lists those that are.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"network {name!r} is unknown; use one of {tuple(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def create_backbone(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """Returns the network of that name, such as "resnet50".
+
+    Args:
+      name: one of `BACKBONES`.
+      num_classes: K.
+      **options: of this network, such as `width` of a ResNet, and `dtype`.
+
+    Raises:
+      InputError: the name is unknown.
+    """
+    return find_backbone(name).create(num_classes=num_classes, **options)
+
+
+def create_classifier(config: Mapping[str, Any] | ConfigDict) -> nn.Module:
+    """Builds the classifier of a config's `classifier` section.
+
+    Options that are left empty, or are absent as in runs of earlier versions, take the
+    backbone's defaults.
+
+    Raises:
+      InputError: for an unknown network or dtype, or an option that the network does
+        not have.
     """
     if config["dtype"] not in DTYPES:
         raise InputError(
             f"config.classifier.dtype = {config['dtype']!r}: expected one of "
             f"{tuple(DTYPES)}"
         )
-    return resnet(
-        config["network"],
-        config["num_classes"],
-        width=config["width"],
-        stem=config["stem"],
-        dtype=DTYPES[config["dtype"]],
+    name = config["network"]
+    backbone = find_backbone(name)
+    given = {option: config[option] for option in OPTIONS if config.get(option)}
+    for option, value in given.items():
+        if option not in backbone.options:
+            raise InputError(unknown_option(name, option, value))
+    options = {**backbone.options, **given}
+    return create_backbone(
+        name, config["num_classes"], dtype=DTYPES[config["dtype"]], **options
+    )
+
+
+def unknown_option(network: str, option: str, value: Any) -> str:
+    """The message for an option of a config that its network does not have."""
+    known = ", ".join(find_backbone(network).options) or "no option at all"
+    return (
+        f"config.classifier.{option} = {value!r}, but {network} has {known}: set it to "
+        f"{OPTIONS[option]!r}"
     )
 
 
 def create_masker(
-    config: Mapping[str, Any] | ConfigDict, classifier: ResNet
+    config: Mapping[str, Any] | ConfigDict, classifier: nn.Module
 ) -> nn.Module:
     """Builds the masker of a config's `masker` section.
 
@@ -64,19 +135,24 @@ def create_masker(
 
 
 def init_networks(
-    classifier: ResNet, masker: nn.Module | None, key: Key[Array, ""], image_size: int
+    classifier: nn.Module,
+    masker: nn.Module | None,
+    key: Key[Array, ""],
+    image_size: int,
 ) -> dict[str, PyTree]:
     """Fresh variables of a run's networks, `{"classifier": ..., "masker": ...}`.
 
+    Each has "params" and "batch_stats", the latter empty where there is no BatchNorm.
     Under `jax.eval_shape` it gives the shapes at no cost.
     """
     key_classifier, key_masker = jax.random.split(key)
     images = jnp.zeros((1, image_size, image_size, 3))
     (_, taps), variables = classifier.init_with_output(key_classifier, images, False)
-    networks = {"classifier": variables}
+    networks = {"classifier": {"batch_stats": {}, **variables}}
     if masker is not None:
         arguments = masker_arguments(masker, images, taps)
-        networks["masker"] = masker.init(key_masker, *arguments, False)
+        variables = masker.init(key_masker, *arguments, False)
+        networks["masker"] = {"batch_stats": {}, **variables}
     return networks
 
 
@@ -100,6 +176,9 @@ def masker_arguments(
 def with_encoder(masker_variables: PyTree, classifier_variables: PyTree) -> PyTree:
     """An `EncoderMasker`'s variables with its encoder set to a trained classifier's."""
     return {
-        collection: {**tree, "encoder": classifier_variables[collection]}
+        collection: {
+            name: classifier_variables[collection] if name == "encoder" else branch
+            for name, branch in tree.items()
+        }
         for collection, tree in masker_variables.items()
     }

@@ -14,12 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.resnet import (
-    ResNet,
-    batch_norm,
-    he_normal_fan_out,
-    uniform_fan_in,
-)
+from saliency_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
 
 
 def upsample(
@@ -147,10 +142,10 @@ class CasmMasker(nn.Module):
 class EncoderMasker(nn.Module):
     """A masker with an encoder of its own, trained with it.
 
-    The encoder keeps its `fc` layer, unused, so that a classifier's variables fit.
+    The encoder keeps its last layer, unused, so that a classifier's variables fit.
     """
 
-    encoder: ResNet
+    encoder: nn.Module
     decoder: CasmMasker
 
     def __call__(

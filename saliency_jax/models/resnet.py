@@ -4,65 +4,36 @@ He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (CVPR 2016), i
 form torchvision ships ("v1.5"): the stride of a bottleneck sits on its 3x3
 convolution. Convolutions pad symmetrically, as PyTorch does; 'SAME' would shift every
 strided layer by a pixel. Submodules carry torchvision's names (`layer1.0.conv1` is
-`layer1_0/conv1`), so that `weights.py` maps one onto the other by rule.
+`layer1_0/conv1`), so that one becomes the other by rule.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
+from saliency_jax.models.backbone import Backbone
+from saliency_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
+from saliency_jax.models.weight_names import WeightNames, torch_names
 
 STEMS = ("imagenet", "small", "small_stride2")
 PAD_1 = ((1, 1), (1, 1))
 PAD_3 = ((3, 3), (3, 3))
 
+LAYER_NAMES = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
 
-def _as_rbg(key: Key[Array, ""]) -> Key[Array, ""]:
-    """Returns the key for XLA's own generator, to compile faster.
 
-    XLA compiles JAX's default generator anew for each shape of array, about half a
-    second each on a CPU; that is most of the time it takes to initialise a network.
+def layer_name(path: tuple[str, ...]) -> str:
+    """Returns torchvision's name of a layer.
+
+    For example ("layer1_0", "downsample_bn") is "layer1.0.downsample.1".
     """
-    return jax.random.wrap_key_data(jnp.tile(jax.random.key_data(key), 2), impl="rbg")
-
-
-def he_normal_fan_out(
-    key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
-) -> Array:
-    """PyTorch's `kaiming_normal_(mode="fan_out")`: N(0, sqrt(2 / (k * k * out)))."""
-    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-    return init(_as_rbg(key), shape, dtype)
-
-
-def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
-    """Returns PyTorch's default initialiser: uniform in +-1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-
-    def init(
-        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
-    ) -> Array:
-        return jax.random.uniform(
-            _as_rbg(key), shape, dtype, minval=-bound, maxval=bound
-        )
-
-    return init
-
-
-def batch_norm(name: str, train: bool, dtype: Any) -> nn.BatchNorm:
-    """Returns PyTorch's BatchNorm2d; its momentum 0.1 is Flax's keep rate 0.9."""
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        name=name,
-    )
+    *blocks, layer = path
+    blocks = [block.replace("_", ".") for block in blocks]
+    return ".".join([*blocks, LAYER_NAMES.get(layer, layer)])
 
 
 class ResidualBlock(nn.Module):
@@ -71,6 +42,7 @@ class ResidualBlock(nn.Module):
     features: int
     stride: int
     bottleneck: bool
+    epsilon: float
     dtype: Any
 
     @nn.compact
@@ -78,7 +50,7 @@ class ResidualBlock(nn.Module):
         conv = partial(
             nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
         )
-        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        norm = partial(batch_norm, train=train, dtype=self.dtype, epsilon=self.epsilon)
         strides = (self.stride, self.stride)
 
         if self.bottleneck:
@@ -114,6 +86,7 @@ class ResNet(nn.Module):
       stem: "imagenet" (7x7 stride 2, then max-pool: maps at 1/4 of the image),
         "small" (3x3: full resolution) or "small_stride2" (3x3 stride 2: 1/2), the
         last two without a max-pool, for images of 32 or 64 pixels.
+      epsilon: of BatchNorm.
       dtype: of the computation, such as bfloat16; parameters, batch statistics and
         logits stay float32.
     """
@@ -123,7 +96,10 @@ class ResNet(nn.Module):
     num_classes: int
     width: int = 64
     stem: str = "imagenet"
+    epsilon: float = 1e-5
     dtype: Any = jnp.float32
+
+    weight_names: ClassVar[WeightNames] = torch_names(layer_name, head="fc")
 
     @nn.compact
     def __call__(
@@ -158,7 +134,7 @@ class ResNet(nn.Module):
         else:
             stride = 2 if self.stem == "small_stride2" else 1
             x = conv((3, 3), (stride, stride), PAD_1)(images_normalised)
-        x = nn.relu(batch_norm("bn1", train, self.dtype)(x))
+        x = nn.relu(batch_norm("bn1", train, self.dtype, self.epsilon)(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), PAD_1)
 
@@ -169,6 +145,7 @@ class ResNet(nn.Module):
                     features=self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     bottleneck=self.bottleneck,
+                    epsilon=self.epsilon,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train)
@@ -191,19 +168,10 @@ DEPTHS = {
 }
 
 
-def resnet(name: str, num_classes: int, **overrides: Any) -> ResNet:
-    """Returns the network of that name, such as "resnet50".
-
-    Args:
-      name: "resnet10" (one basic block per stage; for quick runs), "resnet18",
-        "resnet34", "resnet50" or "resnet101".
-      num_classes: K.
-      **overrides: further attributes of `ResNet`, such as `width` or `stem`.
-
-    Raises:
-      InputError: the name is unknown.
-    """
-    if name not in DEPTHS:
-        raise InputError(f"network {name!r} is unknown; use one of {tuple(DEPTHS)}")
-    stage_sizes, bottleneck = DEPTHS[name]
-    return ResNet(stage_sizes, bottleneck, num_classes, **overrides)
+BACKBONES = {
+    name: Backbone(
+        partial(ResNet, stage_sizes, bottleneck),
+        options={"width": 64, "stem": "imagenet", "epsilon": 1e-5},
+    )
+    for name, (stage_sizes, bottleneck) in DEPTHS.items()
+}

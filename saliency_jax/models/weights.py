@@ -1,8 +1,9 @@
-"""torchvision's ResNet weights as Flax variables, read without executing code."""
+"""Weights from files as Flax variables, read without executing code."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -11,46 +12,13 @@ import safetensors
 import safetensors.numpy
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.resnet import ResNet
+from saliency_jax.models.weight_names import WeightNames
+from saliency_jax.models.weights_metadata import unreadable_safetensors
 from saliency_jax.types import PyTree
 
 TORCH_SUFFIXES = (".pth", ".pt")
 WRAPPERS = ("state_dict", "model")  # where PyTorch's training scripts nest the weights
 NAMES_SHOWN = 10
-
-# (collection, Flax's name) -> PyTorch's name of a layer's array.
-ARRAY_NAMES = {
-    ("params", "kernel"): "weight",
-    ("params", "scale"): "weight",
-    ("params", "bias"): "bias",
-    ("batch_stats", "mean"): "running_mean",
-    ("batch_stats", "var"): "running_var",
-}
-LAYER_NAMES = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
-
-
-def torch_name(path: tuple[str, ...]) -> str:
-    """Returns torchvision's name of a ResNet variable.
-
-    For example ("params", "layer1_0", "downsample_bn", "scale") is
-    "layer1.0.downsample.1.weight".
-    """
-    collection, *blocks, layer, array = path
-    blocks = [block.replace("_", ".") for block in blocks]
-    layer = LAYER_NAMES.get(layer, layer)
-    return ".".join([*blocks, layer, ARRAY_NAMES[collection, array]])
-
-
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of a Flax array in PyTorch's order of axes."""
-    if len(shape) == 4:  # HWIO -> OIHW
-        return (shape[3], shape[2], shape[0], shape[1])
-    return shape[::-1]
-
-
-def from_torch(array: np.ndarray) -> np.ndarray:
-    """Returns a PyTorch array in Flax's order of axes: OIHW -> HWIO, OI -> IO."""
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -73,10 +41,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         try:
             return safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise InputError(
-                f"weights file {path} is not a readable safetensors file ({error}); "
-                "download it again"
-            ) from error
+            raise unreadable_safetensors(path, error) from error
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     raise InputError(
@@ -119,90 +84,105 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def load_torch_resnet(
+def load_weights(
     weights: str | Path | Mapping[str, np.ndarray],
-    module: ResNet,
+    module: nn.Module,
     image_shape: tuple[int, int, int] = (224, 224, 3),
 ) -> PyTree:
-    """Returns torchvision's weights as the variables of `module`.
+    """Returns the weights of a file as the variables of `module`.
 
     Args:
-      weights: a file for `read_weights`, or arrays by torchvision's names. A prefix
-        "module." (DataParallel) and the counters `num_batches_tracked` are dropped.
+      weights: a file for `read_weights`, or arrays by the names that files of this
+        network use: torchvision's, or Keras's for `MobileNetV1`. A prefix "module."
+        (DataParallel), the counters `num_batches_tracked` and what the network's
+        `weight_names.ignored` lists (auxiliary heads of GoogLeNet) are dropped.
       module: the network that the weights must fit, name by name and shape by shape.
       image_shape: (H, W, C) of the images; only C matters to the variables.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}`, float32.
+      `{"params": ..., "batch_stats": ...}`, float32; the latter is empty for a network
+      without BatchNorm.
 
     Raises:
       InputError: the file cannot be read, or names are missing, unexpected or of
-        another shape; the message lists them.
+        another shape; the message lists them. Or there are no names for this network.
     """
+    names: WeightNames | None = getattr(module, "weight_names", None)
+    if names is None:
+        raise InputError(
+            f"{type(module).__name__} cannot take weights from a file: it has no "
+            "`weight_names` (see saliency_jax/models/weight_names.py)"
+        )
     if isinstance(weights, Mapping):
         source, arrays = "the dictionary of weights", dict(weights)
     else:
         source, arrays = f"weights file {weights}", read_weights(weights)
+    arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     arrays = {
-        name.removeprefix("module."): array
+        name: array
         for name, array in arrays.items()
         if not name.endswith("num_batches_tracked")
+        and not name.startswith(names.ignored)
     }
     expected = jax.eval_shape(
         lambda key: module.init(key, jnp.zeros((1, *image_shape)), False),
         jax.random.key(0),
     )
     expected = {
-        path: leaf.shape
+        path: (names.name(path), leaf.shape)
         for path, leaf in flax.traverse_util.flatten_dict(expected).items()
     }
-    shapes = {torch_name(path): torch_shape(shape) for path, shape in expected.items()}
-    _check_names_and_shapes(source, arrays, shapes)
-    return flax.traverse_util.unflatten_dict(
-        {
-            path: jnp.asarray(from_torch(arrays[torch_name(path)]), jnp.float32)
-            for path in expected
-        }
-    )
+    shapes = {name: names.file_shape(name, shape) for name, shape in expected.values()}
+    _check_names_and_shapes(source, arrays, shapes, names)
+    variables = {
+        path: jnp.asarray(names.to_flax(name, arrays[name]), jnp.float32)
+        for path, (name, _) in expected.items()
+    }
+    return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(variables)}
 
 
 def _check_names_and_shapes(
     source: str,
     arrays: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],
+    names: WeightNames,
 ) -> None:
     missing = [name for name in expected if name not in arrays]
     unexpected = [name for name in arrays if name not in expected]
-    misshaped = sorted(
+    misshaped = [
         name
         for name, shape in expected.items()
         if name in arrays and arrays[name].shape != shape
-    )
+    ]
     if not (missing or unexpected or misshaped):
         return
-    if (
-        not missing
-        and not unexpected
-        and misshaped == ["fc.bias", "fc.weight"]
-        and arrays["fc.weight"].shape[1:] == expected["fc.weight"][1:]
-    ):
-        count = arrays["fc.weight"].shape[0]
-        raise InputError(
-            f"{source} tells {count} classes apart, the data have "
-            f"{expected['fc.weight'][0]}; use a data set of {count} classes, or set "
-            "--config.classifier.init to weights or a run that know the data's classes"
-        )
+    if not missing and not unexpected and set(misshaped) == set(names.head):
+        axis = names.class_axis
+        without_classes = lambda shape: np.delete(shape, axis).tolist()
+        if all(
+            arrays[name].ndim == len(expected[name])
+            and without_classes(arrays[name].shape) == without_classes(expected[name])
+            for name in names.head
+        ):
+            bias = names.head[1]
+            raise InputError(
+                f"{source} tells {arrays[bias].size} classes apart, the data have "
+                f"{expected[bias][0]}; use a data set of {arrays[bias].size} classes, "
+                "or set --config.classifier.init to weights or a run that know the "
+                "data's classes"
+            )
     described = [
-        f"{name} {arrays[name].shape} instead of {expected[name]}" for name in misshaped
+        f"{name} {arrays[name].shape} instead of {expected[name]}"
+        for name in sorted(misshaped)
     ]
     report = "; ".join(
-        f"{len(names)} {problem}: {_listing(names)}"
-        for problem, names in (
+        f"{len(found)} {problem}: {_listing(found)}"
+        for problem, found in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", described),
         )
-        if names
+        if found
     )
     raise InputError(
         f"{source} does not fit the network ({report}); choose the network it was "

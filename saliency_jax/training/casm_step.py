@@ -18,7 +18,6 @@ from saliency_jax.errors import InputError
 from saliency_jax.masking import mask_area, masked_out, mean_infill, to_float
 from saliency_jax.models.classifier import normalise
 from saliency_jax.models.create import masker_arguments
-from saliency_jax.models.resnet import ResNet
 from saliency_jax.objectives import casm, terms
 from saliency_jax.pool import ClassifierPool
 from saliency_jax.training.classifier_step import Metrics
@@ -104,7 +103,7 @@ def critic_is_historic(options: CasmOptions, slots: int, step: int) -> bool:
 
 
 def make_casm_step(
-    classifier: ResNet,
+    classifier: nn.Module,
     masker: nn.Module,
     classifier_optimiser: Optimiser,
     masker_optimiser: Optimiser,
@@ -133,7 +132,7 @@ def make_casm_step(
         (logits, taps), updates = classifier.apply(
             variables, inputs, True, mutable=["batch_stats"]
         )
-        return logits, taps, updates["batch_stats"]
+        return logits, taps, updates.get("batch_stats", {})
 
     def clean_pass(net: NetState, inputs: Array, labels: Labels, step: Array):
         """The maps at the incoming weights; the classifier after the clean update."""
@@ -198,7 +197,7 @@ def make_casm_step(
             masks, updates = masker.apply(
                 variables, *arguments, True, mutable=["batch_stats"]
             )
-            return masks, updates["batch_stats"]
+            return masks, updates.get("batch_stats", {})
 
         masks, masks_vjp, masker_stats = jax.vjp(
             mask_fn, state.masker.params, has_aux=True

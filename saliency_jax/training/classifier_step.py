@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from saliency_jax.models.classifier import normalise
-from saliency_jax.models.resnet import ResNet
 from saliency_jax.objectives import terms
 from saliency_jax.training.optim import Optimiser
 from saliency_jax.training.state import TrainState, descend
@@ -17,7 +17,7 @@ Metrics = dict[str, Array]
 
 
 def make_classifier_step(
-    classifier: ResNet,
+    classifier: nn.Module,
     optimiser: Optimiser,
     *,
     mean: tuple[float, ...],
@@ -45,7 +45,7 @@ def make_classifier_step(
                 mutable=["batch_stats"],
             )
             losses = terms.cross_entropy(logits, labels, label_smoothing)
-            return jnp.mean(losses), (logits, updates["batch_stats"])
+            return jnp.mean(losses), (logits, updates.get("batch_stats", {}))
 
         net = state.classifier
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)

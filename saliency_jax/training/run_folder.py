@@ -13,14 +13,18 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
+from saliency_jax.models import create
+from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.saliency import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
@@ -30,11 +34,35 @@ STAGES = ("classifier", "casm")
 FREE = ("checkpoint.", "log.", "data.data_dir", "data.num_threads", "classifier.init")
 
 
-def resolve(config: ConfigDict, num_classes: int) -> None:
-    """Fills in what the data decides, in place, and checks the values that must fit.
+class Known(NamedTuple):
+    """What is known of the network that a run starts from.
+
+    Attributes:
+      source: what knows it, for messages: "weights file PATH" or the like.
+      values: by the names of a config's fields, such as "classifier.padding"; `Unclear`
+        where there is something to know that nobody understands.
+    """
+
+    source: str = ""
+    values: Mapping[str, Any] = {}
+
+
+NOTHING_KNOWN = Known()
+
+
+def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) -> None:
+    """Fills in what the data and the network decide, in place, and checks the values.
+
+    The classifier's options and the normalisation of its input are the config's own
+    where they are set, else those of what it starts from, else the network's.
+
+    Args:
+      config: of the run.
+      num_classes: of the data.
+      known: from `start.known_network`.
 
     Raises:
-      InputError: for a value that no run can have.
+      InputError: for a value that no run can have, or that contradicts what is known.
     """
     if config.stage not in STAGES:
         raise InputError(f"config.stage = {config.stage!r}: expected one of {STAGES}")
@@ -44,6 +72,7 @@ def resolve(config: ConfigDict, num_classes: int) -> None:
             f"{config.data.name} has {num_classes} classes: leave it at 0"
         )
     config.classifier.num_classes = num_classes
+    _resolve_network(config, known)
     positive = [
         "total_steps",
         "data.batch_size",
@@ -59,6 +88,48 @@ def resolve(config: ConfigDict, num_classes: int) -> None:
     for name in positive:
         if flat[name] < 1:
             raise InputError(f"config.{name} = {flat[name]}: expected at least 1")
+
+
+def _resolve_network(config: ConfigDict, known: Known) -> None:
+    network = config.classifier.network
+    backbone = create.find_backbone(network)
+    defaults = {"data.mean": backbone.mean, "data.std": backbone.std}
+    defaults |= {f"classifier.{name}": v for name, v in backbone.options.items()}
+    fields = ["data.mean", "data.std", *(f"classifier.{o}" for o in create.OPTIONS)]
+    for field in fields:
+        section, name = field.split(".")
+        given, told = config[section][name], known.values.get(field)
+        if field not in defaults:
+            if given:
+                raise InputError(create.unknown_option(network, name, given))
+            if told not in (None, create.WITHOUT_OPTION.get(name)):
+                raise InputError(
+                    f"{known.source} is of a network with {name} = {told!r}, an option "
+                    f"that {network} does not have: set --config.classifier.network to "
+                    "the network that it is of"
+                )
+        elif given:
+            if told and not isinstance(told, Unclear) and not _same(told, given):
+                raise InputError(
+                    f"{known.source} has {field} = {told!r}, this config has "
+                    f"{given!r}: make them agree, or leave it at "
+                    f"{create.OPTIONS.get(name, ())!r}"
+                )
+        elif isinstance(told, Unclear):
+            raise InputError(
+                f"{known.source} describes its {told.entry} as {told.text!r}, which is "
+                f"in no known form: set --config.{field}"
+            )
+        else:
+            config[section][name] = defaults[field] if told is None else told
+
+
+def _same(told: Any, given: Any) -> bool:
+    """Whether two values of a field are equal, numbers up to the digits people type."""
+    if isinstance(told, str) or isinstance(given, str):
+        return told == given
+    told, given = np.asarray(told), np.asarray(given)
+    return told.shape == given.shape and np.allclose(told, given, rtol=1e-3, atol=1e-6)
 
 
 def prepare(workdir: Path, config: ConfigDict) -> None:

@@ -8,21 +8,65 @@ import jax
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.create import create_classifier, init_networks
-from saliency_jax.models.weights import load_torch_resnet
+from saliency_jax.models.create import (
+    OPTIONS,
+    create_classifier,
+    find_backbone,
+    init_networks,
+)
+from saliency_jax.models.weights import load_weights
+from saliency_jax.models.weights_metadata import read_metadata, told_by_metadata
 from saliency_jax.run_config import read_run_config
-from saliency_jax.training.checkpoints import restore_networks
+from saliency_jax.training.checkpoints import restore_networks, saved_steps
+from saliency_jax.training.run_folder import NOTHING_KNOWN, Known
 from saliency_jax.types import PyTree
 
 MUST_AGREE = (
     ("classifier", "network"),
-    ("classifier", "width"),
-    ("classifier", "stem"),
+    *(("classifier", option) for option in OPTIONS),
     ("classifier", "num_classes"),
     ("data", "mean"),
     ("data", "std"),
     ("data", "class_names"),
 )
+
+
+def known_network(config: ConfigDict, workdir: Path) -> Known:
+    """What `run_folder.resolve` may fill in of the network that the run starts from.
+
+    A resumed run starts from itself, any other from `config.classifier.init`: a
+    weights file, of whose network the metadata tell, or a run.
+
+    Raises:
+      InputError: what is named cannot be read. It may be absent, though:
+        `initial_classifier` says so.
+    """
+    if saved_steps(workdir, "last"):
+        known = _known_of_run(workdir, config)
+        # What the config sets besides is for `run_folder.prepare` to compare.
+        fields = {f: v for f, v in known.values.items() if not _field(config, f)}
+        return known._replace(values=fields)
+    path = Path(config.classifier.init)
+    if not config.classifier.init or not path.exists():
+        return NOTHING_KNOWN
+    if path.is_dir():
+        return _known_of_run(path, config)
+    return Known(f"weights file {path}", told_by_metadata(read_metadata(path)))
+
+
+def _known_of_run(workdir: Path, config: ConfigDict) -> Known:
+    other = read_run_config(workdir)
+    if other["classifier"]["network"] != config.classifier.network:
+        return NOTHING_KNOWN  # reported where the runs are compared
+    values = {f"data.{name}": tuple(other["data"][name]) for name in ("mean", "std")}
+    values |= {f"classifier.{o}": other["classifier"].get(o) for o in OPTIONS}
+    values = {field: value for field, value in values.items() if value}
+    return Known(f"classifier run {workdir}", values)
+
+
+def _field(config: ConfigDict, field: str) -> Any:
+    section, name = field.split(".")
+    return config[section][name]
 
 
 def initial_classifier(config: ConfigDict) -> PyTree | None:
@@ -49,10 +93,12 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     module = create_classifier(config.classifier)
     size = config.data.image_size
     if path.is_file():
-        return load_torch_resnet(path, module, (size, size, 3))
+        return load_weights(path, module, (size, size, 3))
     other, own = read_run_config(path), config.to_dict()
+    # Runs of earlier versions have not filed every option.
+    unfiled = OPTIONS | find_backbone(config.classifier.network).options
     for section, name in MUST_AGREE:
-        theirs, ours = other[section].get(name), own[section][name]
+        theirs, ours = other[section].get(name, unfiled.get(name)), own[section][name]
         if theirs != (list(ours) if isinstance(ours, tuple) else ours):
             raise InputError(
                 f"classifier run {init} has {section}.{name} = {shorten(theirs)}, this "

@@ -14,10 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from saliency_jax.models.weights import from_torch, torch_name, torch_shape
+from saliency_jax.models.resnet import ResNet
+from saliency_jax.models.weight_names import from_torch, torch_shape
 from saliency_jax.types import PyTree
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+# Of the seeds of the stored values, whatever the module: a name for every path.
+torch_name = ResNet.weight_names.name
 
 
 def uniform(shape: tuple[int, ...], name: str, low: float, high: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 from saliency_jax.models.masker import CasmMasker
 from saliency_jax.models.resnet import ResNet
-from saliency_jax.models.weights import load_torch_resnet, torch_name
+from saliency_jax.models.weights import load_weights
 from tests.models import reproducible
 from tests.models.cases import CASES
 from tests.models.make_golden import PATH, flat_by_name, reference
@@ -27,14 +27,17 @@ def apply(module, variables, images, train):
 def flax_outputs(case, arrays):
     """`make_golden.reference`'s outputs, computed by the package."""
     module = ResNet(*case[:4])
-    variables = load_torch_resnet(arrays, module)
+    variables = load_weights(arrays, module)
     images = reproducible.images(case.images)
     (logits, taps), updated = apply(module, variables, images, case.train)
     outputs = {"logits": logits} | {f"tap{i}": tap for i, tap in enumerate(taps)}
     if case.train:
         statistics = flax.traverse_util.flatten_dict(updated)
         outputs["running"] = flat_by_name(
-            {torch_name(path): value for path, value in statistics.items()}
+            {
+                ResNet.weight_names.name(path): value
+                for path, value in statistics.items()
+            }
         )
     return outputs
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.resnet import ResNet, resnet
+from saliency_jax.models.create import create_backbone
+from saliency_jax.models.resnet import ResNet
 from tests.models import reproducible
 
 
@@ -41,7 +42,7 @@ def small():
     ],
 )
 def test_parameter_counts_of_torchvision(name, count):
-    _, variables = shapes_of(resnet(name, 1000))
+    _, variables = shapes_of(create_backbone(name, 1000))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
 
 
@@ -50,7 +51,7 @@ def test_parameter_counts_of_torchvision(name, count):
     [(224, (56, 56, 28, 14, 7)), (97, (25, 25, 13, 7, 4)), (32, (8, 8, 4, 2, 1))],
 )
 def test_taps_of_resnet50(side, sizes):
-    (logits, taps), _ = shapes_of(resnet("resnet50", 7), side, side)
+    (logits, taps), _ = shapes_of(create_backbone("resnet50", 7), side, side)
     channels = (64, 256, 512, 1024, 2048)
     assert [tap.shape for tap in taps] == [
         (2, size, size, c) for size, c in zip(sizes, channels, strict=True)
@@ -67,7 +68,9 @@ def test_taps_of_resnet50(side, sizes):
     ],
 )
 def test_stems_on_an_oblong_image(stem, sizes):
-    (_, taps), variables = shapes_of(resnet("resnet18", 7, width=16, stem=stem), 64, 34)
+    (_, taps), variables = shapes_of(
+        create_backbone("resnet18", 7, width=16, stem=stem), 64, 34
+    )
     channels = (16, 16, 32, 64, 128)
     assert [tap.shape for tap in taps] == [
         (2, *size, c) for size, c in zip(sizes, channels, strict=True)
@@ -77,7 +80,7 @@ def test_stems_on_an_oblong_image(stem, sizes):
 
 
 def test_stride_of_a_bottleneck_sits_on_its_3x3():
-    module = resnet("resnet50", 7, width=8)
+    module = create_backbone("resnet50", 7, width=8)
     _, state = jax.eval_shape(
         lambda key: module.init_with_output(
             key,
@@ -151,6 +154,6 @@ def test_evaluation_treats_each_image_alone_and_training_does_not(small):
 
 def test_unknown_names_are_input_errors():
     with pytest.raises(InputError, match="resnet20.*resnet18"):
-        resnet("resnet20", 10)
+        create_backbone("resnet20", 10)
     with pytest.raises(InputError, match="tiny.*small_stride2"):
-        shapes_of(resnet("resnet18", 10, stem="tiny"))
+        shapes_of(create_backbone("resnet18", 10, stem="tiny"))

@@ -12,19 +12,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.resnet import resnet
-from saliency_jax.models.weights import (
-    load_torch_resnet,
-    read_weights,
-    torch_name,
-    torch_shape,
-)
+from saliency_jax.models.create import create_backbone
+from saliency_jax.models.resnet import ResNet
+from saliency_jax.models.weight_names import torch_shape
+from saliency_jax.models.weights import load_weights, read_weights
 from tests.models import reproducible
 
 
 @pytest.fixture(scope="module")
 def module():
-    return resnet("resnet50", 10, width=4)
+    return create_backbone("resnet50", 10, width=4)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +33,7 @@ def arrays(module):
     )
     return reproducible.state_dict(
         {
-            torch_name(path): torch_shape(leaf.shape)
+            ResNet.weight_names.name(path): torch_shape(leaf.shape)
             for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
         }
     )
@@ -45,7 +42,7 @@ def arrays(module):
 def message_of(weights, module):
     """The error's text; it must be one line."""
     with pytest.raises(InputError) as caught:
-        load_torch_resnet(weights, module)
+        load_weights(weights, module)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -70,11 +67,12 @@ def test_names_are_torchvisions():
         ): "layer4.0.downsample.1.running_mean",
         ("params", "fc", "kernel"): "fc.weight",
     }
+    torch_name = ResNet.weight_names.name
     assert {path: torch_name(path) for path in names} == names
 
 
 def test_axes_are_turned_from_oihw_and_oi(arrays, module):
-    variables = load_torch_resnet(arrays, module)
+    variables = load_weights(arrays, module)
     kernel = variables["params"]["layer2_0"]["conv2"]["kernel"]
     assert kernel[2, 0, 3, 5] == arrays["layer2.0.conv2.weight"][5, 3, 2, 0]
     assert variables["params"]["fc"]["kernel"][7, 2] == arrays["fc.weight"][2, 7]
@@ -86,12 +84,10 @@ def test_prefix_counters_and_half_precision_are_taken_in(arrays, module, tmp_pat
     wrapped = {f"module.{name}": array for name, array in arrays.items()}
     wrapped["module.bn1.num_batches_tracked"] = np.array(7)
     save_file(wrapped, tmp_path / "weights.safetensors")
-    loaded = load_torch_resnet(tmp_path / "weights.safetensors", module)
-    jax.tree.map(
-        np.testing.assert_array_equal, loaded, load_torch_resnet(arrays, module)
-    )
+    loaded = load_weights(tmp_path / "weights.safetensors", module)
+    jax.tree.map(np.testing.assert_array_equal, loaded, load_weights(arrays, module))
     half = {name: array.astype(np.float16) for name, array in arrays.items()}
-    for leaf in jax.tree.leaves(load_torch_resnet(half, module)):
+    for leaf in jax.tree.leaves(load_weights(half, module)):
         assert leaf.dtype == jnp.float32
 
 
@@ -107,14 +103,14 @@ def test_missing_unexpected_and_misshaped_names_are_all_listed(arrays, module):
 
 
 def test_long_lists_are_counted(arrays):
-    message = message_of(arrays, resnet("resnet101", 10, width=4))
+    message = message_of(arrays, create_backbone("resnet101", 10, width=4))
     # 17 blocks more in stage 3, each of three convolutions and three BatchNorms.
     assert f"{17 * 15} missing" in message
     assert f"and {17 * 15 - 10} more" in message
 
 
 def test_other_classes_say_what_to_do(arrays):
-    message = message_of(arrays, resnet("resnet50", 7, width=4))
+    message = message_of(arrays, create_backbone("resnet50", 7, width=4))
     assert "10 classes" in message
     assert "have 7" in message
     assert "--config.classifier.init" in message

@@ -1,5 +1,7 @@
 """Where a classifier comes from: a run, a weights file, nothing; and the mistakes."""
 
+from pathlib import Path
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -10,15 +12,20 @@ import safetensors.numpy
 from saliency_jax.data.shapes import CLASSES
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_classifier
-from saliency_jax.models.weights import torch_name, torch_shape
+from saliency_jax.models.weight_names import torch_shape
+from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import restore_networks
-from saliency_jax.training.start import classifier_command, initial_classifier
+from saliency_jax.training.start import (
+    classifier_command,
+    initial_classifier,
+    known_network,
+)
 from tests.models import reproducible
 from tests.runs import casm_config, classifier_config
 
 
 def resolved(config):
-    config.classifier.num_classes = 10
+    run_folder.resolve(config, 10, known_network(config, Path("runs/none")))
     config.data.class_names = CLASSES
     return config
 
@@ -51,7 +58,7 @@ def test_a_weights_file_is_imported(tmp_path):
     )
     arrays = reproducible.state_dict(
         {
-            torch_name(path): torch_shape(leaf.shape)
+            module.weight_names.name(path): torch_shape(leaf.shape)
             for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
         }
     )
@@ -109,7 +116,9 @@ def test_another_architecture_is_named(classifier_run, field, value):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    config = resolved(casm_config("data", tmp_path))
+    config = casm_config("data", tmp_path)
+    with pytest.raises(InputError, match="is not a run"):
+        known_network(config, tmp_path / "workdir")
     with pytest.raises(InputError, match="is not a run"):
         initial_classifier(config)
 

@@ -1,0 +1,143 @@
+"""What several networks share: initialisers, BatchNorm, padding, depthwise, pooling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from saliency_jax.errors import InputError
+
+Initialiser = Callable[..., Array]
+
+PADDINGS = ("symmetric", "tensorflow", "keras")
+
+
+def with_rbg(init: Initialiser) -> Initialiser:
+    """The initialiser, drawing from XLA's own generator, to compile faster.
+
+    XLA compiles JAX's default generator anew for each shape of array, about half a
+    second each on a CPU; that is most of the time it takes to initialise a network.
+    """
+
+    def init_with_rbg(
+        key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> Array:
+        data = jnp.tile(jax.random.key_data(key), 2)
+        return init(jax.random.wrap_key_data(data, impl="rbg"), shape, dtype)
+
+    return init_with_rbg
+
+
+# PyTorch's `kaiming_normal_(mode="fan_out")`: N(0, sqrt(2 / (k * k * out))).
+he_normal_fan_out = with_rbg(nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
+# PyTorch's `kaiming_uniform_` with the gain of a ReLU: +-sqrt(6 / (k * k * in)).
+he_uniform_fan_in = with_rbg(nn.initializers.variance_scaling(2.0, "fan_in", "uniform"))
+normal_hundredth = with_rbg(nn.initializers.normal(0.01))
+
+
+def uniform_fan_in(fan_in: int) -> Initialiser:
+    """Returns PyTorch's default initialiser: uniform in +-1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return with_rbg(
+        lambda key, shape, dtype: jax.random.uniform(
+            key, shape, dtype, minval=-bound, maxval=bound
+        )
+    )
+
+
+def batch_norm(
+    name: str, train: bool, dtype: Any, epsilon: float = 1e-5
+) -> nn.BatchNorm:
+    """Returns PyTorch's BatchNorm2d; its momentum 0.1 is Flax's keep rate 0.9."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=epsilon,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def check_padding(padding: str, images: Float[Array, "B H W C"]) -> None:
+    """Checks a network's `padding` before its first layer.
+
+    Raises:
+      InputError: it is unknown, or the images are too small for it.
+    """
+    if padding not in PADDINGS:
+        raise InputError(f"padding {padding!r} is unknown; use one of {PADDINGS}")
+    height, width = images.shape[1:3]
+    if padding == "keras" and min(height, width) < 32:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small for padding 'keras', "
+            "which takes 32 or more; use 'tensorflow' or larger images"
+        )
+
+
+def padding_3x3(
+    padding: str, size: tuple[int, int], stride: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The zeros around maps of `size` = (h, w) that a 3x3 convolution sees.
+
+    Args:
+      padding: "symmetric" is PyTorch's, one on every side. "tensorflow" is SAME: at
+        stride 2 one at the bottom and the right of an even size, on both sides of an
+        odd one. "keras" is what Keras's MobileNet (v1) does at stride 2: one at the
+        bottom and the right of any size, which drops the last row of an odd one.
+      size: (h, w) before the convolution.
+      stride: 1 or 2.
+    """
+    if padding == "symmetric" or stride == 1:
+        return ((1, 1), (1, 1))
+    if padding == "keras":
+        return ((0, 1), (0, 1))
+    return tuple((side % 2, 1) for side in size)
+
+
+class DepthwiseConv3x3(nn.Module):
+    """A 3x3 convolution of each channel with its own kernel, without bias.
+
+    Equal to `nn.Conv(C, (3, 3), feature_group_count=C)`, whose kernel it has, but
+    written as nine products of shifted maps. On two CPU cores that is 10 to 40 times
+    faster forward and 2 to 9 times with both gradients (maps of MobileNetV2, batch 8).
+    The sum is in float32 whatever `dtype` is.
+    """
+
+    stride: int
+    padding: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B _ _ C"]:
+        kernel = self.param("kernel", he_normal_fan_out, (3, 3, 1, x.shape[-1]))
+        pads = padding_3x3(self.padding, x.shape[1:3], self.stride)
+        kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
+        padded = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
+        rows, columns = (
+            (side - 3) // self.stride * self.stride + 1 for side in padded.shape[1:3]
+        )
+        total = sum(
+            padded[:, i : i + rows : self.stride, j : j + columns : self.stride]
+            * kernel[i, j].astype(jnp.float32)[None, None]
+            for i in range(3)
+            for j in range(3)
+        )
+        return total.astype(self.dtype)
+
+
+def max_pool_ceil(
+    x: Float[Array, "B h w C"], window: int, stride: int
+) -> Float[Array, "B _ _ C"]:
+    """PyTorch's `max_pool2d(..., ceil_mode=True)` without padding.
+
+    The last window may reach over the edge, so that no row is lost. A map smaller than
+    the window, which PyTorch may refuse, gives its maximum.
+    """
+    pads = []
+    for side in x.shape[1:3]:
+        steps = max(-(-(side - window) // stride), 0)
+        pads.append((0, max(steps * stride + window - side, 0)))
+    return nn.max_pool(x, (window, window), (stride, stride), pads)
