@@ -31,6 +31,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.image_size = 224
     data.batch_size = 128  # over all devices
     data.class_names = ()  # taken from the data
+    data.num_train = 0  # taken from the data
     data.mean = IMAGENET_MEAN
     data.std = IMAGENET_STD
     data.min_area = 0.08  # of the random resized crop

@@ -114,7 +114,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             "save `model.state_dict()`"
         )
     return {
-        name: (value.float() if value.is_floating_point() else value).numpy()
+        name: (value.float() if value.is_floating_point() else value).detach().numpy()
         for name, value in content.items()
     }
 

@@ -21,7 +21,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.saliency import read_run_config
+from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
 STAGES = ("classifier", "casm")
@@ -59,6 +59,8 @@ def resolve(config: ConfigDict, num_classes: int) -> None:
     for name in positive:
         if flat[name] < 1:
             raise InputError(f"config.{name} = {flat[name]}: expected at least 1")
+    if config.seed < 0:
+        raise InputError(f"config.seed = {config.seed}: expected at least 0")
 
 
 def prepare(workdir: Path, config: ConfigDict) -> None:
