@@ -62,6 +62,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     known = start.known_network(config, workdir)
     run_folder.resolve(config, source.num_classes, known)
     config.data.class_names = source.class_names
+    config.data.num_train = len(source)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.data.batch_size, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
@@ -70,7 +71,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
     initial = start.initial_classifier(config) if is_new else None
     run_folder.prepare(workdir, config)
     initial = jax.device_put(initial, replicated)
-    evaluation_split = sources.evaluation_split(config.data.name, config.data.data_dir)
 
     ############################################################################
     # Data                                                                     #
@@ -179,7 +179,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
         Writer(workdir, checkpoints.last_step or 0) as writer,
         tqdm(
-            total=config.total_steps, disable=None, unit="step", smoothing=0.05
+            total=config.total_steps,
+            initial=checkpoints.last_step or 0,
+            disable=None,
+            unit="step",
+            smoothing=0.05,
         ) as bar,
     ):
         ########################################################################
@@ -189,7 +193,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
             state = checkpoints.restore(state, data)
             tqdm.write(f"resumed {workdir} at step {int(state.step)}")
         first_step, best_score = int(state.step), checkpoints.best_score()
-        bar.update(first_step)
         if not len(held_out):
             tqdm.write(
                 f"{config.data.name}: no training image with boxes is held out, so no "
@@ -278,14 +281,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ############################################################################
     data.close()
     if not is_casm:
-        validation = sources.open_source(
-            config.data.name, config.data.data_dir, evaluation_split
-        )
+        split = sources.evaluation_split(config.data.name, config.data.data_dir)
+        validation = sources.open_source(config.data.name, config.data.data_dir, split)
         scores = evaluate(state, eval_batches(validation))
-        print(
-            f"{evaluation_split} ({len(validation)} images): "
-            f"{evaluators.one_line(scores)}"
-        )
+        print(f"{split} ({len(validation)} images): {evaluators.one_line(scores)}")
         run_folder.write_scores(workdir, scores)
     print(f"finished: {workdir}")
 

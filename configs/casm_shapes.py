@@ -28,6 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.masker.optimiser.schedule = "cosine"
     # The objects are small: the published lambda leaves a margin around them.
     config.casm.area_factor = 3.0
+    config.checkpoint.every = 200
+    config.log.evaluate_every = 100
     if config.form == "demo":
         config.total_steps = 300
         config.log.every = 20

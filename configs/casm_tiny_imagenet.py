@@ -29,6 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.masker.optimiser.schedule = "cosine"
     # The objects fill half of the image: the published lambda marks a tenth of it.
     config.casm.area_factor = 0.3
+    config.checkpoint.every = 200
     config.log.evaluate_every = 200
     config.log.picture_every = 200
     if config.form == "smoke":

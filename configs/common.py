@@ -30,6 +30,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.image_size = 224
     data.batch_size = 128  # over all devices
     data.class_names = ()  # taken from the data
+    data.num_train = 0  # taken from the data
     # Of images in [0, 1]. Empty: as `classifier.init` says, else the network's own.
     data.mean = ()
     data.std = ()
@@ -52,6 +53,9 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     classifier.num_classes = 0  # taken from the data
     classifier.dtype = "float32"
     classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file
+    classifier.new_head = (
+        False  # whether `init`'s last layer is replaced by a fresh one
+    )
     classifier.label_smoothing = 0.0
     classifier.optimiser = ConfigDict(
         {
@@ -94,7 +98,7 @@ def casm_config(
     classifier.learning_rate = 1e-3
     classifier.schedule = "step"
     classifier.decay_every = 40_060  # 20 of the original's epochs of 2,003 steps
-    del config.classifier.label_smoothing
+    del config.classifier.label_smoothing, config.classifier.new_head
 
     config.masker = masker = ConfigDict()
     masker.encoder = "shared"  # or "own"

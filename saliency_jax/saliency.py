@@ -92,7 +92,8 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
     # Checkpoints are read only here; a program that makes maps does without orbax.
     from saliency_jax.training.checkpoints import restore_networks
 
-    classifier = create_classifier(config["classifier"])
+    # Maps are worth more than the memory that bfloat16 spares in training.
+    classifier = create_classifier(config["classifier"] | {"dtype": "float32"})
     module = create_masker(config["masker"], classifier)
     size, key = config["data"]["image_size"], jax.random.key(0)
     like = jax.eval_shape(

@@ -112,6 +112,15 @@ def test_smoke_is_small_in_all_that_costs(stage, experiment):
         assert config.casm.pool_slots <= 3
 
 
+@pytest.mark.parametrize("stage", ["classifier", "casm"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_killed_run_keeps_something_and_best_has_a_choice(stage, experiment):
+    config = config_of(stage, experiment, "")
+    assert 2 * config.checkpoint.every <= config.total_steps or stage == "classifier"
+    assert config.checkpoint.every < config.total_steps
+    assert config.log.evaluate_every < config.total_steps
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_unknown_arguments_are_named(experiment):
     with pytest.raises(InputError, match="'L0'.*F, L, FL or L followed by"):

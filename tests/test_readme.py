@@ -4,12 +4,10 @@ import re
 from pathlib import Path
 
 import jax
-import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-@pytest.mark.skipif(not README.exists(), reason="no README yet")
 def test_the_example_runs(casm_run, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     examples = [block for block in blocks if "saliency_fn" in block]

@@ -147,6 +147,19 @@ def test_load_masker_takes_the_last_unless_told_otherwise(casm_run):
         np.testing.assert_array_equal(one, other)
 
 
+def test_maps_of_a_run_in_half_precision_are_computed_in_float32(casm_run, tmp_path):
+    workdir = tmp_path / "half"
+    shutil.copytree(casm_run, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["classifier"]["dtype"] = "bfloat16"
+    (workdir / "config.json").write_text(json.dumps(config))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(
+        saliency_fn(load_masker(workdir), images),
+        saliency_fn(load_masker(casm_run), images),
+    )
+
+
 def test_a_folder_that_is_no_run(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match="is not a run: .*config.json.*--workdir"):

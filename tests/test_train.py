@@ -139,6 +139,42 @@ def test_an_interrupted_run_becomes_the_same_run(
     assert final | {"time": 0} == expected | {"time": 0}
 
 
+def test_best_is_judged_on_training_images_that_are_held_out(
+    classifier_run, shapes_dir, tmp_path, monkeypatch
+):
+    trained, evaluated = [], []
+    make, batches = train.pipeline.make_train_iterator, train.pipeline.eval_batches
+
+    def spy_train(source, **options):
+        trained.append(source)
+        return make(source, **options)
+
+    def spy_eval(source, **options):
+        evaluated.append(source)
+        return batches(source, **options)
+
+    monkeypatch.setattr(train.pipeline, "make_train_iterator", spy_train)
+    monkeypatch.setattr(train.pipeline, "eval_batches", spy_eval)
+    train.train(casm_config(shapes_dir, classifier_run, total_steps=3), tmp_path)
+    (source,) = trained
+    assert evaluated and {other.split for other in [source, *evaluated]} == {"train"}
+    whole = train.sources.open_source("shapes/32x32", str(shapes_dir), "train")
+    for other in evaluated:
+        assert not {*source.indices} & {*other.indices}
+        assert sorted([*source.indices, *other.indices]) == [*range(len(whole))]
+
+
+def test_a_run_of_other_images_is_another_run(casm_run, classifier_run, shapes_dir):
+    """A folder of the same name may hold more of them elsewhere."""
+    filed = json.loads((casm_run / "config.json").read_text())
+    whole = train.sources.open_source("shapes/32x32", str(shapes_dir), "train")
+    assert filed["data"]["num_train"] == len(whole)
+    other = json.loads(json.dumps(filed))
+    other["data"]["num_train"] += 1
+    (difference,) = train.run_folder.differing(filed, other)
+    assert difference.startswith("config.data.num_train was")
+
+
 def test_casm_starts_from_the_classifier_that_it_is_given(
     classifier_run, shapes_dir, tmp_path
 ):

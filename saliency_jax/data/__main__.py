@@ -18,7 +18,7 @@ _NUM_VALIDATION = flags.DEFINE_integer(
     "num_validation", 1_000, "shapes: validation images.", 10
 )
 _CLIP_BOXES = flags.DEFINE_boolean(
-    "clip_boxes", False, "imagenet_loc: cut boxes that stick out of their image."
+    "clip_boxes", False, "Cut boxes that stick out of their image."
 )
 
 

@@ -39,8 +39,8 @@ def prepare(
       image_size: side of the scenes of "shapes", in pixels.
       num_train: how many training scenes "shapes" has.
       num_validation: how many validation scenes "shapes" has.
-      clip_boxes: whether "imagenet_loc" cuts boxes that stick out of their image,
-        instead of refusing them.
+      clip_boxes: whether boxes that stick out of their image are cut, and reversed
+        edges exchanged, instead of refused.
 
     Returns:
       The folder that holds the prepared data set.
@@ -63,12 +63,10 @@ def prepare(
         asked = {"num_train": num_train, "num_validation": num_validation}
         config = shapes_config(image_size, num_train, num_validation)
         builder = Shapes(config=config, **where)
-    elif name == "tiny_imagenet":
-        asked = {"source": resolved}
-        builder = TinyImagenet(**where)
     else:
         asked = {"source": resolved, "clip_boxes": clip_boxes}
-        builder = ImagenetLoc(clip_boxes=clip_boxes, **where)
+        make = TinyImagenet if name == "tiny_imagenet" else ImagenetLoc
+        builder = make(clip_boxes=clip_boxes, **where)
     if builder.info.splits:
         _check_same(builder, asked)
         print(

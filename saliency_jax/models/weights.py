@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from jaxtyping import Array, Key
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.weight_names import WeightNames
@@ -79,7 +80,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             "save `model.state_dict()`"
         )
     return {
-        name: (value.float() if value.is_floating_point() else value).numpy()
+        name: (value.float() if value.is_floating_point() else value).detach().numpy()
         for name, value in content.items()
     }
 
@@ -88,6 +89,7 @@ def load_weights(
     weights: str | Path | Mapping[str, np.ndarray],
     module: nn.Module,
     image_shape: tuple[int, int, int] = (224, 224, 3),
+    new_head: Key[Array, ""] | None = None,
 ) -> PyTree:
     """Returns the weights of a file as the variables of `module`.
 
@@ -98,6 +100,8 @@ def load_weights(
         `weight_names.ignored` lists (auxiliary heads of GoogLeNet) are dropped.
       module: the network that the weights must fit, name by name and shape by shape.
       image_shape: (H, W, C) of the images; only C matters to the variables.
+      new_head: if given, the last layer is not taken from the file, whose classes may
+        be others; the key draws a fresh one.
 
     Returns:
       `{"params": ..., "batch_stats": ...}`, float32; the latter is empty for a network
@@ -124,20 +128,27 @@ def load_weights(
         if not name.endswith("num_batches_tracked")
         and not name.startswith(names.ignored)
     }
-    expected = jax.eval_shape(
-        lambda key: module.init(key, jnp.zeros((1, *image_shape)), False),
-        jax.random.key(0),
-    )
+    init = lambda key: module.init(key, jnp.zeros((1, *image_shape)), False)
+    expected = jax.eval_shape(init, jax.random.key(0))
     expected = {
         path: (names.name(path), leaf.shape)
         for path, leaf in flax.traverse_util.flatten_dict(expected).items()
     }
+    head = {}
+    if new_head is not None:
+        fresh = flax.traverse_util.flatten_dict(jax.jit(init)(new_head))
+        for path, (name, _) in [*expected.items()]:
+            if name in names.head:
+                head[path] = fresh[path]
+                del expected[path]
+                arrays.pop(name, None)
     shapes = {name: names.file_shape(name, shape) for name, shape in expected.values()}
     _check_names_and_shapes(source, arrays, shapes, names)
     variables = {
         path: jnp.asarray(names.to_flax(name, arrays[name]), jnp.float32)
         for path, (name, _) in expected.items()
     }
+    variables |= head
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(variables)}
 
 
@@ -168,8 +179,9 @@ def _check_names_and_shapes(
             raise InputError(
                 f"{source} tells {arrays[bias].size} classes apart, the data have "
                 f"{expected[bias][0]}; use a data set of {arrays[bias].size} classes, "
-                "or set --config.classifier.init to weights or a run that know the "
-                "data's classes"
+                "set --config.classifier.init to weights or a run that know the "
+                "data's classes, or, in the stage classifier, set "
+                "--config.classifier.new_head=True to train a last layer for them"
             )
     described = [
         f"{name} {arrays[name].shape} instead of {expected[name]}"

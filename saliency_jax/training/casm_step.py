@@ -97,7 +97,7 @@ def critic_is_historic(options: CasmOptions, slots: int, step: int) -> bool:
     chance = thinning.historic_probability
     if options.variant == "paper":
         every = thinning.save_every
-        stored = min(1 + (step + 1) // every, slots) if every else 1
+        stored = min(1 + max(step - 1, 0) // every, slots) if every else 1
         chance = stored / (stored + 1)
     return prng.host_generator(options.seed, "critic", step).random() < chance
 
@@ -157,15 +157,15 @@ def make_casm_step(
         net = descend(net, gradients, new_stats, classifier_optimiser, step)
         return net, logits, taps
 
-    def store(pool: ClassifierPool, net: NetState, step: Array, key: Array):
-        """Pushes the current classifier when the thinning strategy says so."""
+    def store(pool: ClassifierPool, net: NetState, updates: Array, key: Array):
+        """Pushes the classifier of so many updates when the thinning strategy says."""
         every = thinning.save_every
-        due = (step % every == every - 1) if every else jnp.zeros((), bool)
+        due = (updates % every == 0) & (updates > 0) if every else jnp.zeros((), bool)
         return pools.push(
             pool,
             net.params,
             net.batch_stats,
-            step=step + 1,  # 0 is the classifier at the start
+            step=updates,
             key=key,
             when=due | (pool.count == 0),
             keep_first=not author,
@@ -183,11 +183,9 @@ def make_casm_step(
             state.classifier, inputs, labels, state.step
         )
         clean_correct = terms.is_correct(clean_logits, labels)
-        pool = state.pool
-        if pool is not None:
-            pool = store(
-                pool, net, state.step, prng.stream_key(root, "pool_slot", state.step)
-            )
+        pool, slot_key = state.pool, prng.stream_key(root, "pool_slot", state.step)
+        if pool is not None and author:
+            pool = store(pool, net, state.step + 1, slot_key)
 
         # --- The mask ----------------------------------------------------------------
         arguments = masker_arguments(masker, inputs, jax.lax.stop_gradient(taps))
@@ -270,6 +268,9 @@ def make_casm_step(
 
         play = against_historic if historic else against_current
         net, mask_grad, metrics = play(net)
+        if pool is not None and not author:
+            # Only now that it is a past one, so that no draw could meet it twice.
+            pool = store(pool, state.classifier, state.step, slot_key)
 
         # --- The masker --------------------------------------------------------------
         masker_net = descend(

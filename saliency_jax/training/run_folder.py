@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.weights_metadata import Unclear
-from saliency_jax.saliency import read_run_config
+from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
 STAGES = ("classifier", "casm")
@@ -88,6 +88,8 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
     for name in positive:
         if flat[name] < 1:
             raise InputError(f"config.{name} = {flat[name]}: expected at least 1")
+    if config.seed < 0:
+        raise InputError(f"config.seed = {config.seed}: expected at least 0")
 
 
 def _resolve_network(config: ConfigDict, known: Known) -> None:

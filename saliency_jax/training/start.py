@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from saliency_jax import prng
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import (
     OPTIONS,
@@ -90,10 +91,19 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
             f"config.classifier.init = {init} does not exist: name a classifier run or "
             "a weights file"
         )
+    wants_new_head = config.classifier.get("new_head", False)
     module = create_classifier(config.classifier)
     size = config.data.image_size
     if path.is_file():
-        return load_weights(path, module, (size, size, 3))
+        key = prng.stream_key(jax.random.key(config.seed), "new_head")
+        return load_weights(
+            path, module, (size, size, 3), key if wants_new_head else None
+        )
+    if wants_new_head:
+        raise InputError(
+            f"config.classifier.new_head is for weights files, and {init} is a run: "
+            "leave it at False"
+        )
     other, own = read_run_config(path), config.to_dict()
     # Runs of earlier versions have not filed every option.
     unfiled = OPTIONS | find_backbone(config.classifier.network).options

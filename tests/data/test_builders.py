@@ -106,6 +106,30 @@ def test_boxes_that_stick_out_are_refused_or_cut(loc_folder, tmp_path):
     assert example["boxes_pixels"].tolist() == [[-8, 30, 200, 59]]
 
 
+def test_reversed_edges_are_refused_or_exchanged(loc_folder, tmp_path):
+    """ImageNet's training annotations hold a few."""
+    xml = loc_folder / "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000000.xml"
+    write_xml(xml, "n02012849", 160, 120, (79, 59, 40, 30))
+    with pytest.raises(InputError, match="is empty.*--clip_boxes to exchange"):
+        prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder))
+    prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder), clip_boxes=True)
+    val = _by_name("imagenet_loc", tmp_path / "data", "validation")
+    example = val["ILSVRC2012_val_00000000.JPEG"]
+    np.testing.assert_allclose(example["boxes"], [[0.25, 0.25, 0.5, 0.5]], atol=1e-6)
+    assert example["boxes_pixels"].tolist() == [[79, 59, 40, 30]]
+
+
+def test_tiny_imagenets_boxes_that_stick_out_are_cut_on_request(tiny_folder, tmp_path):
+    boxes = tiny_folder / "train/n02124075/n02124075_boxes.txt"
+    _edit(boxes, "40\t63", "40\t80")
+    with pytest.raises(InputError, match="pass --clip_boxes to cut it"):
+        prepare("tiny_imagenet", str(tmp_path), str(tiny_folder))
+    prepare("tiny_imagenet", str(tmp_path), str(tiny_folder), clip_boxes=True)
+    train = _by_name("tiny_imagenet", tmp_path, "train")
+    (cut,) = [e for e in train.values() if e["boxes_pixels"][0, 3] == 80]
+    assert cut["boxes"][0, 2] == 1.0
+
+
 def test_a_training_object_may_have_its_class_in_words(loc_folder, tmp_path):
     _edit(loc_folder / _TRAIN_XML, "n03126707", "harbour_crane")
     prepare("imagenet_loc", str(tmp_path / "data"), str(loc_folder))

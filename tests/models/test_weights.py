@@ -193,6 +193,8 @@ def test_pth_files_of_training_scripts(arrays, tmp_path):
         np.testing.assert_array_equal(read["conv1.weight"], arrays["conv1.weight"])
     torch.save({"half": torch.ones(2, dtype=torch.bfloat16)}, path)
     assert read_weights(path)["half"].dtype == np.float32
+    torch.save({"p": torch.nn.Parameter(torch.ones(2))}, path)
+    assert read_weights(path)["p"].tolist() == [1, 1]
     torch.save([torch.ones(2)], path)
     with pytest.raises(InputError, match="no table of named tensors"):
         read_weights(path)

@@ -62,6 +62,13 @@ def test_counts_are_at_least_one(name):
         run_folder.resolve(made, 10)
 
 
+def test_a_seed_is_not_negative():
+    made = casm_shapes.get_config("smoke")
+    made.seed = -1
+    with pytest.raises(InputError, match=r"config\.seed = -1: expected at least 0"):
+        run_folder.resolve(made, 10)
+
+
 def test_unknown_stage():
     made = classifier_shapes.get_config("smoke")
     made.stage = "black_box"

@@ -80,15 +80,21 @@ def relative_box(
       width: of the image that the box refers to.
       height: of the same image.
       where: the file that holds the box, for the message.
-      clip: whether to cut a box that sticks out further, instead of refusing it.
+      clip: whether to exchange the edges of a box that are filed in reverse and to cut
+        a box that sticks out further, instead of refusing it.
 
     Raises:
       InputError: if the box is empty, or sticks out of its image.
     """
+    if clip:
+        xmin, xmax = sorted((box.xmin, box.xmax))
+        ymin, ymax = sorted((box.ymin, box.ymax))
+        box = PixelBox(xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
     if box.xmax < box.xmin or box.ymax < box.ymin:
         raise InputError(
             f"{where}: box (xmin, ymin, xmax, ymax) = {tuple(box)} is empty; "
-            "xmax >= xmin and ymax >= ymin were expected: mend the annotation"
+            "xmax >= xmin and ymax >= ymin were expected: mend the annotation or pass "
+            "--clip_boxes to exchange its edges"
         )
     low, high = min(box.xmin, box.ymin), max(box.xmax - width, box.ymax - height)
     inside = low >= 0 and high <= 0

@@ -35,6 +35,11 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         None  # nothing is downloaded; TFDS's own look-up needs a missing package
     )
 
+    def __init__(self, *, clip_boxes: bool = False, **kwargs: Any):
+        """See `ImagenetLoc`."""
+        self._clip_boxes = clip_boxes
+        super().__init__(**kwargs)
+
     def _info(self) -> tfds.core.DatasetInfo:
         return records.record_info(
             self, "jpeg", "Tiny ImageNet with its boxes, JPEG bytes untouched."
@@ -62,7 +67,11 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
                 "image": encoded,
                 "label": image.label,
                 "file_name": image.path.name,
-                "boxes": [records.relative_box(image.box, width, height, where)],
+                "boxes": [
+                    records.relative_box(
+                        image.box, width, height, where, self._clip_boxes
+                    )
+                ],
                 "boxes_pixels": np.array([image.box], np.int32),
                 "original_size": np.array([width, height], np.int32),
             }
