@@ -53,9 +53,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     classifier.num_classes = 0  # taken from the data
     classifier.dtype = "float32"
     classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file
-    classifier.new_head = (
-        False  # whether `init`'s last layer is replaced by a fresh one
-    )
+    classifier.new_head = False  # a fresh last layer, for a file of other classes
     classifier.label_smoothing = 0.0
     classifier.optimiser = ConfigDict(
         {

@@ -49,9 +49,9 @@ def test_a_casm_run_gives_its_classifier_too(casm_run):
     assert set(variables) == {"params", "batch_stats"}
 
 
-def test_a_weights_file_is_imported(tmp_path):
-    config = resolved(casm_config("data", tmp_path / "weights.safetensors"))
-    module = create_classifier(config.classifier)
+def write_weights(config, path, num_classes=10):
+    """A file that fits the config's network, up to the number of classes."""
+    module = create_classifier(config.classifier).clone(num_classes=num_classes)
     shapes = jax.eval_shape(
         lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)), False),
         jax.random.key(0),
@@ -62,7 +62,14 @@ def test_a_weights_file_is_imported(tmp_path):
             for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
         }
     )
-    safetensors.numpy.save_file(arrays, tmp_path / "weights.safetensors")
+    safetensors.numpy.save_file(arrays, path)
+    return arrays
+
+
+def test_a_weights_file_is_imported(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    config = resolved(casm_config("data", path))
+    arrays = write_weights(config, path)
     variables = initial_classifier(config)
     np.testing.assert_array_equal(
         variables["params"]["fc"]["kernel"], arrays["fc.weight"].T
@@ -70,6 +77,34 @@ def test_a_weights_file_is_imported(tmp_path):
     np.testing.assert_array_equal(
         variables["batch_stats"]["bn1"]["var"], arrays["bn1.running_var"]
     )
+
+
+def test_a_new_head_for_weights_of_other_classes(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    config = resolved(classifier_config("data", classifier__init=str(path)))
+    arrays = write_weights(config, path, num_classes=7)
+    with pytest.raises(InputError, match="7 classes apart.*10.*new_head=True"):
+        initial_classifier(config)
+    config.classifier.new_head = True
+    variables = initial_classifier(config)
+    head = variables["params"]["fc"]
+    assert head["kernel"].shape[-1] == head["bias"].shape[0] == 10
+    assert np.std(head["kernel"]) > 0
+    np.testing.assert_array_equal(
+        variables["batch_stats"]["bn1"]["var"], arrays["bn1.running_var"]
+    )
+    again = initial_classifier(config)["params"]["fc"]["kernel"]
+    np.testing.assert_array_equal(again, head["kernel"])
+    config.seed = 1
+    other = initial_classifier(config)["params"]["fc"]["kernel"]
+    assert np.abs(other - head["kernel"]).max() > 0
+
+
+def test_a_run_keeps_its_head(classifier_run):
+    config = resolved(classifier_config("data", classifier__init=str(classifier_run)))
+    config.classifier.new_head = True
+    with pytest.raises(InputError, match="new_head is for weights files"):
+        initial_classifier(config)
 
 
 def test_a_classifier_run_may_start_from_nothing():
