@@ -18,6 +18,9 @@ torch = pytest.importorskip("torch")
 from tests.models import torch_backbones, torch_resnet  # noqa: E402
 
 TOLERANCE = 1e-4
+# Batch statistics of few values magnify rounding: in the last map of GoogLeNet, PyTorch
+# in float32 is 1.2e-4 from PyTorch in float64.
+TRAINING_TOLERANCE = 5e-4
 
 # The sides give strided layers odd and even sizes.
 CASES = {
@@ -65,7 +68,7 @@ def apply(module, variables, images, train):
     return module.apply(variables, images, train, mutable=["batch_stats"])
 
 
-def assert_same_outputs(outputs, expected, floor):
+def assert_same_outputs(outputs, expected, tolerance):
     (logits, taps), (torch_logits, torch_taps) = outputs, expected
     pairs = {"logits": (logits, torch_logits.numpy())}
     for i, (tap, torch_tap) in enumerate(zip(taps, torch_taps, strict=True)):
@@ -74,8 +77,8 @@ def assert_same_outputs(outputs, expected, floor):
         assert value.shape == reference.shape and value.dtype == jnp.float32
         difference = np.abs(np.asarray(value) - reference).max()
         print(f"{key}: std {reference.std():.2f}, max abs difference {difference:.1e}")
-        assert difference < TOLERANCE, f"{key}: {difference}"
-        assert reference.std() > floor, f"{key} is too flat to tell anything"
+        assert difference < tolerance, f"{key}: {difference}"
+        assert reference.std() > 0.1, f"{key} is too flat to tell anything"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -87,22 +90,21 @@ def test_evaluation(case):
         expected = module.eval()(torch_resnet.to_torch(images))
     network = create_backbone(name, 11, **options)
     outputs, _ = apply(network, load_weights(arrays, network), images, False)
-    assert_same_outputs(outputs, expected, floor=0.1)
+    assert_same_outputs(outputs, expected, TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "googlenet"])
 def test_training_and_its_running_statistics(name):
     options = {} if name == "googlenet" else {"width_multiplier": 0.25}
     module, arrays = twin(name, 11, options)
-    # Small maps have few values a channel, and dividing by their spread magnifies rounding.
-    images = reproducible.images((6, 96, 98, 3))
+    images = reproducible.images((6, 64, 66, 3))
     with torch.no_grad():
         expected, variances = torch_resnet.biased_running_variances(
             module, lambda: module(torch_resnet.to_torch(images))
         )
     network = create_backbone(name, 11, **options)
     outputs, updated = apply(network, load_weights(arrays, network), images, True)
-    assert_same_outputs(outputs, expected, floor=0.1)
+    assert_same_outputs(outputs, expected, TRAINING_TOLERANCE)
 
     running = {
         key: value.numpy()
