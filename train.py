@@ -90,6 +90,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         num_workers=config.data.num_workers,
         sharding=by_batch,
     )
+    if initial is not None:
+        initial = start.with_live_batch_norm(initial, config, data)
     eval_batches = functools.partial(
         pipeline.eval_batches,
         batch_size=config.data.batch_size,

@@ -225,6 +225,10 @@ def test_flags_override_any_value(monkeypatch):
         "--config.masker.taps=(3, 4)",
         "--config.masker.optimiser.learning_rate=0.5",
         "--config.data.flip=false",
+        "--config.data.mean=(0.5, 0.5, 0.5)",
+        "--config.classifier.network=mobilenet_v1",
+        "--config.classifier.width_multiplier=0.25",
+        "--config.classifier.padding=keras",
     ]
     monkeypatch.setattr("sys.argv", arguments)
     monkeypatch.chdir(Path(casm_imagenet.__file__).parent.parent)
@@ -235,6 +239,10 @@ def test_flags_override_any_value(monkeypatch):
     assert config.casm.thinning == "L100" and config.casm.variant == "paper"
     assert config.data.data_dir == "/somewhere" and config.casm.pool_slots == 7
     assert config.masker.taps == (3, 4) and not config.data.flip
+    assert config.data.mean == (0.5, 0.5, 0.5) and config.data.std == ()
+    assert config.classifier.width_multiplier == 0.25
+    module = create.create_classifier(config.classifier)
+    assert (module.width_multiplier, module.padding) == (0.25, "keras")
     # sections are not shared: the classifier's rate is its own
     assert config.masker.optimiser.learning_rate == 0.5
     assert config.classifier.optimiser.learning_rate == 1e-3

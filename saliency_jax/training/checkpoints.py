@@ -311,7 +311,7 @@ class Checkpoints:
         """Fills an empty pool from the entries of a checkpoint."""
         stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
         host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stacked)
-        flat = flax.traverse_util.flatten_dict(host, sep="/")
+        flat = flax.traverse_util.flatten_dict(host, keep_empty_nodes=True, sep="/")
         for slot, saved_at in enumerate(slots):
             path = self._pool_file(saved_at)
             try:

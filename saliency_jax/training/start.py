@@ -4,23 +4,28 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 from ml_collections import ConfigDict
 
 from saliency_jax import prng
 from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import (
     OPTIONS,
     create_classifier,
     find_backbone,
     init_networks,
 )
+from saliency_jax.models.unfold import is_folded, unfold
 from saliency_jax.models.weights import load_weights
 from saliency_jax.models.weights_metadata import read_metadata, told_by_metadata
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
 from saliency_jax.training.run_folder import NOTHING_KNOWN, Known
-from saliency_jax.types import PyTree
+from saliency_jax.types import Batch, PyTree
+
+UNFOLDING_IMAGES = 512
 
 MUST_AGREE = (
     ("classifier", "network"),
@@ -118,6 +123,38 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
         lambda key: init_networks(module, None, key, size), jax.random.key(0)
     )
     return restore_networks(path, "last", like)[0]["classifier"]
+
+
+def with_live_batch_norm(
+    initial: PyTree, config: ConfigDict, data: grain.DatasetIterator[Batch]
+) -> PyTree:
+    """The classifier to start from, fit for training.
+
+    That is as it is, unless its file has BatchNorm folded away: then the statistics of
+    some training batches are put in; see `models.unfold`.
+
+    Args:
+      initial: from `initial_classifier`.
+      config: resolved.
+      data: the training iterator; it is put back to where it was.
+    """
+    if not is_folded(initial):
+        return initial
+    classifier = Classifier(
+        initial,
+        create_classifier(config.classifier),
+        tuple(config.data.mean),
+        tuple(config.data.std),
+    )
+    beginning = data.get_state()
+    count = -(-UNFOLDING_IMAGES // config.data.batch_size)
+    print(
+        f"{config.classifier.init} has BatchNorm folded into the convolutions: its "
+        f"statistics are measured on {count * config.data.batch_size} training images"
+    )
+    variables = unfold(classifier, (next(data)["image"] for _ in range(count)))
+    data.set_state(beginning)
+    return variables
 
 
 def shorten(value: Any) -> str:

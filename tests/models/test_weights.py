@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_backbone
+from saliency_jax.models.masker import CasmMasker
 from saliency_jax.models.resnet import ResNet
 from saliency_jax.models.weight_names import torch_shape
 from saliency_jax.models.weights import load_weights, read_weights
@@ -114,6 +115,95 @@ def test_other_classes_say_what_to_do(arrays):
     assert "10 classes" in message
     assert "have 7" in message
     assert "--config.classifier.init" in message
+
+
+OTHERS = {
+    "mobilenet_v1": {"width_multiplier": 0.25},
+    "mobilenet_v2": {"width_multiplier": 0.25},
+    "squeezenet1_1": {},
+    "googlenet": {},
+}
+
+
+def filed(module):
+    """Zeros by the names and in the shapes of a file of this network."""
+    names = module.weight_names
+    shapes = jax.eval_shape(
+        lambda key: module.init(key, jnp.zeros((1, 64, 64, 3)), False),
+        jax.random.key(0),
+    )
+    arrays = {}
+    for path, leaf in flax.traverse_util.flatten_dict(shapes).items():
+        name = names.name(path)
+        arrays[name] = np.zeros(names.file_shape(name, leaf.shape), np.float32)
+    assert len(arrays) == len(jax.tree.leaves(shapes))  # no name stands for two
+    return arrays
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_backbone_is_imported_strictly(name):
+    module = create_backbone(name, 10, **OTHERS[name])
+    arrays = filed(module)
+    variables = load_weights(arrays, module)
+    assert set(variables) == {"params", "batch_stats"}
+    assert bool(variables["batch_stats"]) == (name != "squeezenet1_1")
+    first, second = list(arrays)[0], list(arrays)[-1]
+    changed = {**arrays, "extra.weight": np.zeros(3), first: np.zeros((2, 2))}
+    del changed[second]
+    message = message_of(changed, module)
+    assert f"1 missing: {second}" in message
+    assert "1 unexpected: extra.weight" in message
+    assert f"1 of another shape: {first} (2, 2) instead of" in message
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_classes_of_every_backbone(name):
+    arrays = filed(create_backbone(name, 10, **OTHERS[name]))
+    message = message_of(arrays, create_backbone(name, 7, **OTHERS[name]))
+    assert "tells 10 classes apart, the data have 7" in message
+    head = create_backbone(name, 7).weight_names.head[0]
+    arrays[head] = np.zeros((10, 3, 1, 1), np.float32)
+    message = message_of(arrays, create_backbone(name, 7, **OTHERS[name]))
+    assert "does not fit the network" in message and f"{head} (10, 3, 1, 1)" in message
+
+
+def test_another_width_does_not_fit():
+    arrays = filed(create_backbone("mobilenet_v1", 10, width_multiplier=0.25))
+    message = message_of(arrays, create_backbone("mobilenet_v1", 10))
+    assert "conv1/kernel (3, 3, 3, 8) instead of (3, 3, 3, 32)" in message
+
+
+def test_keras_axes():
+    module = create_backbone("mobilenet_v1", 10, width_multiplier=0.25)
+    arrays = filed(module)
+    for name in ("conv_dw_2/depthwise_kernel", "conv_pw_2/kernel"):
+        arrays[name] = reproducible.uniform(arrays[name].shape, name, -1.0, 1.0)
+    params = load_weights(arrays, module)["params"]
+    depthwise = arrays["conv_dw_2/depthwise_kernel"]
+    assert params["conv_dw_2"]["kernel"][2, 1, 0, 5] == depthwise[2, 1, 5, 0]
+    np.testing.assert_array_equal(
+        params["conv_pw_2"]["kernel"], arrays["conv_pw_2/kernel"]
+    )
+
+
+def test_auxiliary_heads_of_googlenet_and_of_no_other_network_are_dropped():
+    module = create_backbone("googlenet", 10)
+    arrays = filed(module)
+    heads = {
+        "aux1.conv.conv.weight": np.zeros((128, 512, 1, 1), np.float32),
+        "aux2.fc2.bias": np.zeros(10, np.float32),
+    }
+    load_weights(arrays | heads, module)
+    assert "1 unexpected: aux3.fc2.bias" in message_of(
+        arrays | heads | {"aux3.fc2.bias": np.zeros(10)}, module
+    )
+    other = create_backbone("squeezenet1_1", 10)
+    assert "2 unexpected: aux1." in message_of(filed(other) | heads, other)
+
+
+def test_a_network_without_names_takes_no_file(arrays):
+    message = message_of(arrays, CasmMasker())
+    assert "CasmMasker cannot take weights from a file" in message
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])

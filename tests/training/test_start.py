@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from saliency_jax.data import sources
+from saliency_jax.data.pipeline import make_train_iterator
 from saliency_jax.data.shapes import CLASSES
 from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import create_classifier
 from saliency_jax.models.weight_names import torch_shape
-from saliency_jax.training import run_folder
+from saliency_jax.training import run_folder, sharding
 from saliency_jax.training.checkpoints import restore_networks
 from saliency_jax.training.start import (
     classifier_command,
     initial_classifier,
     known_network,
+    with_live_batch_norm,
 )
 from tests.models import reproducible
 from tests.runs import casm_config, classifier_config
@@ -171,3 +175,40 @@ def test_a_weights_file_of_another_network(tmp_path):
     config = resolved(casm_config("data", path))
     with pytest.raises(InputError, match=r"missing: bn1.*fc.weight \(3, 4\) instead"):
         initial_classifier(config)
+
+
+def test_folded_batch_norm_is_put_back_and_the_data_begin_anew(shapes_dir):
+    config = resolved(classifier_config(shapes_dir))
+    source = sources.open_source(config.data.name, shapes_dir, "train")
+    data = make_train_iterator(
+        source,
+        batch_size=8,
+        image_size=32,
+        seed=0,
+        sharding=sharding.by_batch(sharding.data_mesh()),
+    )
+    module = create_classifier(config.classifier)
+    alive = reproducible.variables(module, jnp.zeros((1, 32, 32, 3)))
+    assert with_live_batch_norm(alive, config, data) is alive
+
+    values = {"scale": 1.0, "mean": 0.0, "var": 1.0}
+    flat = flax.traverse_util.flatten_dict(alive)
+    folded = flax.traverse_util.unflatten_dict(
+        {
+            path: jnp.full(leaf.shape, values[path[-1]]) if path[-1] in values else leaf
+            for path, leaf in flat.items()
+        }
+    )
+    variables = with_live_batch_norm(folded, config, data)
+    first = next(data)["image"]
+    mean, std = tuple(config.data.mean), tuple(config.data.std)
+    logits = [
+        Classifier(v, module, mean, std)(np.asarray(first)) for v in (folded, variables)
+    ]
+    np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-4)
+    assert abs(variables["batch_stats"]["bn1"]["mean"]).max() > 0.01
+    data.close()
+
+    again = make_train_iterator(source, batch_size=8, image_size=32, seed=0)
+    np.testing.assert_array_equal(first, next(again)["image"])
+    again.close()
