@@ -79,6 +79,7 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
     Raises:
       InputError: if the listing does, an annotated image is not there, or a name is
         not UTF-8.
+      OSError: if the list cannot be written.
     """
     # SQLite sorts on disk, by default in a folder that may be small.
     os.environ["SQLITE_TMPDIR"] = str(path.parent)
@@ -102,11 +103,13 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
             plan.executemany(
                 "insert into listed values (?, ?, ?, ?, ?, ?, ?, ?)", tasks
             )
+            plan.executescript(_ORDER)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{path}: {error}") from None
         except UnicodeEncodeError as error:
             raise InputError(
                 f"the file name {error.object!r} is not UTF-8: rename the file"
             ) from None
-        plan.executescript(_ORDER)
         stray = plan.execute(
             "select path, line from rows where path not in (select path from planned) "
             "order by line"

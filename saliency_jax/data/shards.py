@@ -1,5 +1,6 @@
 """One shard of a data set: written, read back, and only then given its name."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -53,9 +54,11 @@ def _report_path(folder: Path, shard: plan.Shard) -> Path:
 def read_report(folder: Path, shard: plan.Shard) -> ShardReport | None:
     """Returns the report of a shard that is written, None of one that is not."""
     try:
-        report = ShardReport(**json.loads(_report_path(folder, shard).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        fields = json.loads(_report_path(folder, shard).read_text())
+    except (FileNotFoundError, ValueError):
         return None
+    skipped = [(path, label, reason) for path, label, reason in fields.pop("skipped")]
+    report = ShardReport(**fields, skipped=skipped)
     if report.records:
         path = data_path(folder, shard)
         if not path.exists() or path.stat().st_size != report.file_bytes:
@@ -109,20 +112,23 @@ def write_shard(
             record = serializer.get_tf_example(encoded).SerializeToString(
                 deterministic=True
             )
-            writer.write(record)
+            with _failing_as_files_do():
+                writer.write(record)
             written.update(record)
             report.records += 1
             report.num_bytes += len(record)
             progress(1)
-        writer.close()
+        with _failing_as_files_do():
+            writer.close()
         progress(len(report.skipped))
         report.digest, report.kinds = written.hexdigest(), dict(kinds)
         if report.records:
             report.file_bytes = unfinished.stat().st_size
-            _check(unfinished, report)
+            with _failing_as_files_do():
+                _check(unfinished, report)
             _commit(unfinished, data_path(folder, shard))
     finally:
-        if writer.is_open():
+        with contextlib.suppress(RuntimeError):
             writer.close()
         unfinished.unlink(missing_ok=True)
     write_durably(
@@ -145,6 +151,15 @@ def _examples(
             if strict:
                 raise
             report.skipped.append((task.path, task.label, str(error)))
+
+
+@contextlib.contextmanager
+def _failing_as_files_do() -> Iterator[None]:
+    """ArrayRecord's errors, of a full disk and the like, are no `OSError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
 
 
 def _check(path: Path, report: ShardReport) -> None:
