@@ -124,7 +124,7 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
 
 
 def _listed(task: Task) -> tuple[str | int | bytes, ...]:
-    digest = hashlib.md5(f"{task.split}{task.key}".encode()).digest()
+    digest = hashlib.md5(task.split.encode() + task.key.encode()).digest()
     split, key, label, path, detail, size, stamp = task
     return split, digest, key, label, path, json.dumps(detail), size, stamp
 
