@@ -21,7 +21,9 @@ _SECONDS_BETWEEN_REPORTS = 0.2
 
 def cores() -> int:
     """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def write_shards(
