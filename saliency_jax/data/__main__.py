@@ -1,11 +1,12 @@
 """`python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR`."""
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from saliency_jax.data.prepare import prepare
-from saliency_jax.data.sources import PREPARED_HERE
+from saliency_jax.data.sources import BUILDERS
 from saliency_jax.errors import InputError, run_command
 
 _USAGE = "python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR"
@@ -18,22 +19,56 @@ _NUM_VALIDATION = flags.DEFINE_integer(
     "num_validation", 1_000, "shapes: validation images.", 10
 )
 _CLIP_BOXES = flags.DEFINE_boolean(
-    "clip_boxes", False, "Cut boxes that stick out of their image."
+    "clip_boxes",
+    False,
+    "Cut boxes that stick out of their image, and exchange reversed edges.",
+)
+_NAME = flags.DEFINE_string("name", "", "image_folder: name of the prepared data set.")
+_BOXES = flags.DEFINE_string(
+    "boxes",
+    None,
+    "image_folder: CSV file of path,xmin,ymin,xmax,ymax in pixels, xmax and ymax "
+    "exclusive, paths relative to --source.",
+)
+_VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction",
+    None,
+    "image_folder: part of each class to take for validation, where no folder does.",
+)
+_SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "image_folder: which part.")
+_STRICT = flags.DEFINE_boolean(
+    "strict", False, "Stop at an image that cannot be read, instead of skipping it."
+)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", 0, "Processes; 0 takes as many as there are cores.", 0
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Prepares the data set that the command line names."""
     if len(argv) != 3 or argv[1] != "prepare":
-        raise InputError(f"usage: {_USAGE}; NAME is one of {', '.join(PREPARED_HERE)}")
+        raise InputError(f"usage: {_USAGE}; NAME is one of {', '.join(BUILDERS)}")
+    try:
+        _prepare(argv[2])
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell reports Ctrl-C
+
+
+def _prepare(builder: str) -> None:
     prepare(
-        argv[2],
+        builder,
         _DATA_DIR.value,
         _SOURCE.value,
         image_size=_IMAGE_SIZE.value,
         num_train=_NUM_TRAIN.value,
         num_validation=_NUM_VALIDATION.value,
         clip_boxes=_CLIP_BOXES.value,
+        name=_NAME.value,
+        boxes=_BOXES.value,
+        validation_fraction=_VALIDATION_FRACTION.value,
+        split_seed=_SPLIT_SEED.value,
+        strict=_STRICT.value,
+        num_workers=_NUM_WORKERS.value,
     )
 
 

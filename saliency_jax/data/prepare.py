@@ -1,111 +1,166 @@
-"""Turns folders (or the renderer) into ArrayRecord data sets, by TFDS builders."""
+"""Turns folders (or the renderer) into ArrayRecord data sets that TFDS reads.
 
-import contextlib
-import io
+TFDS's own preparation works in one process and begins anew when stopped. The one here
+(`preparation`) uses all cores and goes on where it was.
+"""
+
+import functools
+import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
 
-from saliency_jax.data.builders.imagenet_loc import ImagenetLoc
-from saliency_jax.data.builders.shapes import Shapes, shapes_config
-from saliency_jax.data.builders.tiny_imagenet import TinyImagenet
-from saliency_jax.data.sources import PREPARED_BY_TFDS, PREPARED_HERE, how_to_prepare
+from saliency_jax.data import preparation
+from saliency_jax.data.builders.image_folder import image_folder_recipe
+from saliency_jax.data.builders.image_kinds import HANDLING
+from saliency_jax.data.builders.imagenet_loc import imagenet_loc_recipe
+from saliency_jax.data.builders.shapes import shapes_recipe
+from saliency_jax.data.builders.tiny_imagenet import tiny_imagenet_recipe
+from saliency_jax.data.sources import (
+    BUILDERS,
+    NAME_PATTERN,
+    PREPARED_BY_TFDS,
+    how_to_prepare,
+)
 from saliency_jax.errors import InputError
+
+VERSION = "1.0.0"
 
 
 def prepare(
-    name: str,
+    builder: str,
     data_dir: str,
     source: str | None = None,
     *,
+    name: str = "",
     image_size: int = 64,
     num_train: int = 10_000,
     num_validation: int = 1_000,
     clip_boxes: bool = False,
+    boxes: str | None = None,
+    validation_fraction: float | None = None,
+    split_seed: int = 0,
+    strict: bool = False,
+    num_workers: int = 0,
 ) -> Path:
     """Writes a data set below `data_dir`, unless it is there already.
 
     What was asked for is recorded in the data set's metadata, and asking for something
-    else in the same place is refused. A preparation that fails leaves nothing that
-    could be opened, and an earlier one as it was.
+    else in the same place is refused. A preparation that is stopped, by whatever
+    means, leaves nothing that could be opened, and the same call goes on where it was;
+    one that fails for a mistake in the source leaves nothing at all. An earlier data
+    set stays as it was.
+
+    Records and their order depend on the source and the options alone, not on
+    `num_workers` or on interruptions. A script that calls this needs the usual
+    `if __name__ == "__main__":`, because worker processes import it.
 
     Args:
-      name: "shapes", "tiny_imagenet" or "imagenet_loc".
+      builder: "shapes", "tiny_imagenet", "imagenet_loc" or "image_folder".
       data_dir: folder of all prepared data sets; made if missing.
       source: folder of the raw files; none for "shapes".
+      name: of the data set that "image_folder" makes; as the builder if empty.
       image_size: side of the scenes of "shapes", in pixels.
       num_train: how many training scenes "shapes" has.
       num_validation: how many validation scenes "shapes" has.
       clip_boxes: whether boxes that stick out of their image are cut, and reversed
         edges exchanged, instead of refused.
+      boxes: CSV file of boxes for "image_folder".
+      validation_fraction: part of each class that "image_folder" takes for validation.
+      split_seed: which part.
+      strict: whether an image that cannot be read is an error; else it is named,
+        counted and skipped.
+      num_workers: processes; 0 takes as many as there are cores and work for them.
 
     Returns:
       The folder that holds the prepared data set.
 
     Raises:
-      InputError: if anything in `source` or about the arguments is amiss, or the data
-        set is there already, prepared otherwise.
+      InputError: if anything in `source` or about the arguments is amiss, the data
+        set is there already, prepared otherwise, or the source is not what it was
+        when an earlier preparation was stopped.
     """
-    if name in PREPARED_BY_TFDS:
-        raise InputError(f"{name} is TFDS's own: {how_to_prepare(name, data_dir)}")
-    if name not in PREPARED_HERE:
+    if builder in PREPARED_BY_TFDS:
         raise InputError(
-            f"unknown data set {name!r}: it must be one of {', '.join(PREPARED_HERE)}"
+            f"{builder} is TFDS's own: {how_to_prepare(builder, data_dir)}"
         )
+    if builder not in BUILDERS:
+        raise InputError(
+            f"unknown data set {builder!r}: it must be one of {', '.join(BUILDERS)}"
+        )
+    _check_name(builder, name)
     _check_writable(Path(data_dir))
     logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
-    where = {"data_dir": data_dir, "file_format": "array_record"}
     resolved = None if source is None else str(Path(source).resolve())
-    if name == "shapes":
+    asked: preparation.Asked = {"source": resolved}
+    config = ""
+    if builder == "shapes":
         asked = {"num_train": num_train, "num_validation": num_validation}
-        config = shapes_config(image_size, num_train, num_validation)
-        builder = Shapes(config=config, **where)
-    else:
-        asked = {"source": resolved, "clip_boxes": clip_boxes}
-        make = TinyImagenet if name == "tiny_imagenet" else ImagenetLoc
-        builder = make(clip_boxes=clip_boxes, **where)
-    if builder.info.splits:
-        _check_same(builder, asked)
-        print(
-            f"{name} is already prepared in {builder.data_path}: {_contents(builder)}"
+        config = f"{image_size}x{image_size}"
+        make = functools.partial(shapes_recipe, image_size, num_train, num_validation)
+    elif builder in ("tiny_imagenet", "imagenet_loc"):
+        asked["clip_boxes"] = clip_boxes
+        recipe = (
+            tiny_imagenet_recipe if builder == "tiny_imagenet" else imagenet_loc_recipe
         )
-        return Path(builder.data_path)
-    if name != "shapes":
-        _check_source(name, source)
-    builder.info.metadata.update(asked)
-    tfds.disable_progress_bar()
-    try:
-        _write(builder, source)
-    except OSError as error:
+        make = functools.partial(recipe, source, clip_boxes)
+    else:
+        asked |= {
+            "boxes": None if boxes is None else str(Path(boxes).resolve()),
+            "validation_fraction": validation_fraction,
+            "split_seed": split_seed,
+            "clip_boxes": clip_boxes,
+        }
+        make = functools.partial(
+            image_folder_recipe,
+            source,
+            name or builder,
+            boxes,
+            validation_fraction,
+            split_seed,
+            clip_boxes,
+        )
+    name = name or builder
+    folder = Path(data_dir) / name / config / VERSION
+    if (folder / "dataset_info.json").exists():
+        there = tfds.builder_from_directory(folder)
+        _check_same(there, asked, strict)
+        print(f"{name} is already prepared in {folder}: {_contents(there)}")
+        return folder
+    if builder != "shapes":
+        _check_source(builder, source)
+    preparation.write_data_set(folder, asked, make, strict, num_workers)
+    there = tfds.builder_from_directory(folder)
+    print(f"{name} is prepared in {folder}: {_contents(there)}")
+    _print_unusual(folder)
+    return folder
+
+
+def _check_name(builder: str, name: str) -> None:
+    if not name:
+        return
+    if builder != "image_folder":
+        raise InputError(f"--name is for image_folder; {builder} keeps its own")
+    taken = name != builder and name in (*BUILDERS, *PREPARED_BY_TFDS)
+    if taken or not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
-            f"preparing {name} stopped, nothing was kept: {error}; mend that and run "
-            "it again"
-        ) from None
-    print(f"{name} is prepared in {builder.data_path}")
-    return Path(builder.data_path)
-
-
-def _write(builder: tfds.core.DatasetBuilder, source: str | None) -> None:
-    with (
-        tempfile.TemporaryDirectory() as unused_download_dir,
-        # TFDS prints that the download is of unknown size; nothing is downloaded.
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        builder.download_and_prepare(
-            download_dir=unused_download_dir,
-            download_config=tfds.download.DownloadConfig(manual_dir=source),
+            f"--name {name!r} "
+            + ("is another data set's" if taken else "must match " + NAME_PATTERN)
+            + ": choose another"
         )
 
 
 def _check_same(
-    builder: tfds.core.DatasetBuilder, asked: dict[str, str | int | None]
+    builder: tfds.core.DatasetBuilder, asked: preparation.Asked, strict: bool
 ) -> None:
     """Refuses if what is there was prepared otherwise, as far as that is recorded."""
     splits = builder.info.splits
-    recorded = dict(builder.info.metadata.items()) | {
+    metadata = dict(builder.info.metadata.items())
+    recorded = metadata | {
         f"num_{split}": splits[split].num_examples for split in splits
     }
     for option, value in asked.items():
@@ -116,6 +171,11 @@ def _check_same(
                 f"with --{option}={there}, not {value}: delete that folder or choose "
                 "another --data_dir"
             )
+    if strict and metadata.get("skipped"):
+        raise InputError(
+            f"{builder.data_path} already holds {_contents(builder)}, prepared without "
+            "--strict: delete that folder or choose another --data_dir"
+        )
 
 
 def _contents(builder: tfds.core.DatasetBuilder) -> str:
@@ -123,16 +183,28 @@ def _contents(builder: tfds.core.DatasetBuilder) -> str:
     splits = builder.info.splits
     counts = " and ".join(f"{splits[name].num_examples} {name}" for name in splits)
     classes = builder.info.features["label"].num_classes
-    return f"{counts} images of {classes} classes"
+    skipped = sum(builder.info.metadata.get("skipped", {}).values())
+    without = f", {skipped} unreadable skipped" if skipped else ""
+    return f"{counts} images of {classes} classes{without}"
 
 
-def _check_source(name: str, source: str | None) -> None:
+def _print_unusual(folder: Path) -> None:
+    """Says what was done with unusual images, and which files were none."""
+    report = json.loads((folder / preparation.REPORT).read_text())
+    for kind, count in report["kinds"].items():
+        print(f"  {count} {kind}: {HANDLING[kind]}")
+    if report["left_out"]:
+        files = ", ".join(f"{n} {suffix}" for suffix, n in report["left_out"].items())
+        print(f"  left out, no images by their suffix: {files}")
+
+
+def _check_source(builder: str, source: str | None) -> None:
     if source is None:
-        raise InputError(f"{name} needs --source, the folder with its files")
+        raise InputError(f"{builder} needs --source, the folder with its files")
     if not Path(source).is_dir() or not os.listdir(source):
         raise InputError(
             f"source folder {source} is missing or empty: --source must name the "
-            f"unpacked folder of {name}"
+            f"unpacked folder of {builder}"
         )
 
 

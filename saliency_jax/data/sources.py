@@ -1,6 +1,8 @@
 """Prepared data sets as random-access sources of examples with encoded images."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,17 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
+from tensorflow_datasets.proto import tf_example_pb2
 
 from saliency_jax.errors import InputError
 
 PREPARED_HERE = ("shapes", "tiny_imagenet", "imagenet_loc")
+BUILDERS = (*PREPARED_HERE, "image_folder")
 PREPARED_BY_TFDS = ("imagenet2012", "cifar10")
+NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
+"""Of the names that `image_folder` sets may have."""
+
+_IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 
 Example = dict[str, Any]
 """One image with its annotation.
@@ -26,6 +34,7 @@ As a source gives it, `image` and `object_mask` are encoded bytes:
     boxes_valid    bool    [N]
     boxes_pixels   int32   [N, 4]         as filed
     original_size  int32   [2]            (width, height); absent if not filed
+    upright        bool                   whether decoding obeys an EXIF orientation
     object_mask    bytes, only where the source has masks   -> bool [H, W]
 """
 
@@ -43,7 +52,9 @@ class Source:
     """How many images of the split have a box (before any hold-out)."""
     has_object_masks: bool
     records: Any
-    """The TFDS data source of the whole split, images not decoded."""
+    """The features of each example of the whole split, images not decoded."""
+    upright: bool = False
+    """Whether images are shown, and boxes filed, as their EXIF orientation says."""
     indices: Int[np.ndarray, "n"] | None = None
     """The records that belong to this source; None means all."""
 
@@ -68,24 +79,51 @@ class Source:
         name = fields.get("file_name", fields.get("id", b""))
         example = {
             "image": fields["image"],
-            "label": int(fields["label"]),
+            "label": int(np.asarray(fields["label"]).item()),
             "file_name": name.decode() or f"{self.name}/{self.split}[{record}]",
             "boxes": boxes,
             "boxes_valid": np.ones(len(boxes), bool),
             "boxes_pixels": pixels,
+            "upright": self.upright,
         }
-        for optional in ("original_size", "object_mask"):
-            if optional in fields:
-                example[optional] = fields[optional]
+        if "original_size" in fields:
+            example["original_size"] = np.asarray(fields["original_size"], np.int32)
+        if "object_mask" in fields:
+            example["object_mask"] = fields["object_mask"]
         return example
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """Parses TFDS's records, in a quarter of the time that TFDS's own features take."""
+
+    serialised: Any
+    """A TFDS data source of bytes."""
+
+    def __len__(self) -> int:
+        return len(self.serialised)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = tf_example_pb2.Example.FromString(self.serialised[index])
+        fields = {}
+        for name, feature in example.features.feature.items():
+            kind = feature.WhichOneof("kind")
+            if kind == "bytes_list":
+                fields[name] = feature.bytes_list.value[0]
+            elif kind == "int64_list":
+                fields[name] = np.array(feature.int64_list.value, np.int64)
+            elif kind == "float_list":
+                fields[name] = np.array(feature.float_list.value, np.float32)
+        return fields
 
 
 def open_source(name: str, data_dir: str, split: str) -> Source:
     """Opens one split of a prepared data set.
 
     Args:
-      name: a data set, `shapes`, `tiny_imagenet`, `imagenet_loc`, or TFDS's own
-        `imagenet2012` or `cifar10`; `shapes/128x128` names a size other than 64x64.
+      name: a data set, `shapes`, `tiny_imagenet`, `imagenet_loc`, the name that was
+        given to an `image_folder`, or TFDS's own `imagenet2012` or `cifar10`;
+        `shapes/128x128` names a size other than 64x64.
       data_dir: the folder that it was prepared in.
       split: "train", "validation", ...
 
@@ -98,14 +136,11 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         raise InputError(
             f"{name} has no split {split!r}: it must be one of {', '.join(info.splits)}"
         )
-    undecoded = {
-        key: tfds.decode.SkipDecoding()
-        for key in ("image", "object_mask")
-        if key in info.features
-    }
     try:
-        records = builder.as_data_source(
-            split, decoders=undecoded, file_format="array_record"
+        serialised = builder.as_data_source(
+            split,
+            file_format="array_record",
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
         )
     except (NotImplementedError, ValueError):
         raise InputError(
@@ -121,7 +156,8 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         max_boxes=metadata.get("max_boxes", {}).get(split, 0),
         num_with_boxes=metadata.get("num_with_boxes", {}).get(split, 0),
         has_object_masks="object_mask" in info.features,
-        records=records,
+        records=_Records(serialised),
+        upright=metadata.get("upright", False),
     )
 
 
@@ -156,9 +192,14 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       InputError: if the name is unknown, or the data set not prepared.
     """
     base, _, config = name.partition("/")
-    if base not in PREPARED_HERE + PREPARED_BY_TFDS:
-        known = ", ".join(PREPARED_HERE + PREPARED_BY_TFDS)
-        raise InputError(f"unknown data set {name!r}: it must be one of {known}")
+    known = PREPARED_HERE + PREPARED_BY_TFDS
+    if base not in known and not _is_image_folder(name, Path(data_dir)):
+        own = [path.name for path in sorted(Path(data_dir).glob("*")) if path.is_dir()]
+        own = [path for path in own if _is_image_folder(path, Path(data_dir))]
+        raise InputError(
+            f"unknown data set {name!r}: it must be one of {', '.join([*known, *own])} "
+            f"(or be prepared in {data_dir} by prepare image_folder --name {name})"
+        )
     if base == "shapes":
         config = config or "64x64"
     folder = _version_folder(Path(data_dir) / base / config)
@@ -173,6 +214,19 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             f"{name} in {folder} cannot be opened ({error}): delete the folder and "
             "prepare it again"
         ) from None
+
+
+def _is_image_folder(name: str, data_dir: Path) -> bool:
+    if not re.fullmatch(NAME_PATTERN, name):
+        return False
+    folder = _version_folder(data_dir / name)
+    if folder is None:
+        return False
+    try:
+        information = json.loads((folder / "dataset_info.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return information.get("moduleName") == _IMAGE_FOLDER
 
 
 def _version_folder(folder: Path) -> Path | None:

@@ -15,25 +15,32 @@ from saliency_jax.errors import InputError
 
 cv2.setNumThreads(1)  # grain's threads already keep the cores busy
 
-# Boxes are filed for the stored pixels, whatever the EXIF orientation says.
+# ImageNet's boxes are filed for the stored pixels, whatever the EXIF orientation says;
+# those of an image folder for the picture that a viewer shows, turned accordingly.
+# (OpenCV turns TIFF files by either flag, AVIF files by none.)
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+UPRIGHT = cv2.IMREAD_COLOR
 
 
 def decode(example: Example) -> Example:
     """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.
 
-    Greyscale and CMYK images become RGB; an EXIF orientation is ignored.
+    Greyscale and CMYK images become RGB, 16 bits become 8, transparency is dropped,
+    and of an animation the first frame remains. An EXIF orientation is obeyed where
+    the source says `upright`, and ignored elsewhere.
 
     Raises:
       InputError: if the bytes are not an image.
     """
-    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), AS_STORED)
+    flags = UPRIGHT if example.get("upright", False) else AS_STORED
+    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), flags)
     if image is None:
         raise InputError(
             f"{example['file_name']} is not a readable image (corrupt): remove it from "
             "the source and prepare the data set again"
         )
     decoded = example | {"image": cv2.cvtColor(image, cv2.COLOR_BGR2RGB)}
+    decoded.pop("upright", None)
     if "original_size" not in example:
         decoded["original_size"] = np.array(image.shape[1::-1], np.int32)
     if "object_mask" in example:
@@ -150,7 +157,8 @@ def flip(example: Example) -> Example:
     """Mirrors left and right."""
     boxes = example["boxes"]
     mirrored = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
-    flipped = example | {"image": example["image"][:, ::-1], "boxes": mirrored}
+    # OpenCV copies; numpy's view would be copied later, ten times slower.
+    flipped = example | {"image": cv2.flip(example["image"], 1), "boxes": mirrored}
     if "object_mask" in example:
         flipped["object_mask"] = example["object_mask"][:, ::-1]
     return flipped

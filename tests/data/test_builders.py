@@ -293,7 +293,7 @@ def _check_refused(name: str, folder: Path, mistake: Mistake, message: str) -> N
     mistake(folder)
     data_dir = folder.parent / "data"
     with pytest.raises(InputError, match=message) as caught:
-        prepare(name, str(data_dir), str(folder))
+        prepare(name, str(data_dir), str(folder), strict=True)
     assert "\n" not in str(caught.value)
     # Nothing is left that could be taken for a prepared data set.
     assert not [path for path in data_dir.rglob("*") if path.is_file()]

@@ -124,4 +124,4 @@ def test_command_prints_one_line_for_a_mistake_and_one_for_success(tmp_path):
     assert (
         done.stdout.startswith("shapes is prepared in") and done.stdout.count("\n") == 1
     )
-    assert "shapes train: 100%" in done.stderr  # the progress bar
+    assert "shapes: 100%" in done.stderr  # the progress bar

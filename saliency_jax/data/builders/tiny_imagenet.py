@@ -1,86 +1,93 @@
 """`tiny_imagenet`: the layout of the original `tiny-imagenet-200.zip`."""
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from saliency_jax.data.builders import records
-from saliency_jax.data.builders.records import PixelBox
+from saliency_jax.data.builders.recipe import Recipe, Task
+from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
 
 
-class _Image(NamedTuple):
-    path: Path
-    label: int
-    box: PixelBox
-    filed_in: str
-
-
-class TinyImagenet(tfds.core.GeneratorBasedBuilder):
+def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
     """Tiny ImageNet: 64x64 JPEGs of up to 200 classes with one box each.
 
     The folder may be a subset: its classes are those of `wnids.txt`, and labels follow
     the sorted WordNet ids, as with an image folder. The validation split is `val/`.
-    `boxes_pixels` are inclusive, as filed.
-    """
+    `boxes_pixels` are inclusive, as filed, and images decoded as stored.
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The unpacked folder of tiny-imagenet-200.zip."
-    url_infos = (
-        None  # nothing is downloaded; TFDS's own look-up needs a missing package
+    Args:
+      source: the unpacked folder of tiny-imagenet-200.zip.
+      clip_boxes: see `records.relative_box`.
+
+    Raises:
+      InputError: if a list of classes is missing or misshapen; listing the tasks and
+        making examples raise it for everything else that is amiss.
+    """
+    root = Path(source)
+    wnids = sorted(records.read_lines(root / "wnids.txt"))
+    words = dict(_table(root / "words.txt", columns=2))
+    names = records.unique_names(wnids, [words.get(wnid, wnid) for wnid in wnids])
+    return Recipe(
+        name="tiny_imagenet",
+        config=None,
+        module=__name__,
+        description="Tiny ImageNet with its boxes, JPEG bytes untouched.",
+        splits=("train", "validation"),
+        class_names=tuple(names),
+        image_format="jpeg",
+        object_masks=False,
+        upright=False,
+        list_tasks=functools.partial(_list_tasks, root, wnids),
+        make_example=functools.partial(_make_example, root, clip_boxes),
     )
 
-    def __init__(self, *, clip_boxes: bool = False, **kwargs: Any):
-        """See `ImagenetLoc`."""
-        self._clip_boxes = clip_boxes
-        super().__init__(**kwargs)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return records.record_info(
-            self, "jpeg", "Tiny ImageNet with its boxes, JPEG bytes untouched."
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        root = Path(dl_manager.manual_dir)
-        wnids = sorted(records.read_lines(root / "wnids.txt"))
-        words = dict(_table(root / "words.txt", columns=2))
-        splits = {"train": _train_images(root, wnids), "validation": _val(root, wnids)}
-        self.info.features["label"].names = records.unique_names(
-            wnids, [words.get(wnid, wnid) for wnid in wnids]
-        )
-        return {
-            split: self._generate_examples(split, images)
-            for split, images in splits.items()
-        }
-
-    def _generate_examples(self, split: str, images: list[_Image]) -> Iterator:
-        def make_example(image: _Image) -> tuple[str, dict[str, Any]]:
-            encoded = image.path.read_bytes()
-            width, height = records.image_size(encoded, str(image.path))
-            where = f"{image.filed_in}: {image.path.name}"
-            return f"{image.label}/{image.path.name}", {
-                "image": encoded,
-                "label": image.label,
-                "file_name": image.path.name,
-                "boxes": [
-                    records.relative_box(
-                        image.box, width, height, where, self._clip_boxes
-                    )
-                ],
-                "boxes_pixels": np.array([image.box], np.int32),
-                "original_size": np.array([width, height], np.int32),
-            }
-
-        return records.generate(self, split, images, make_example)
+def _list_tasks(root: Path, wnids: list[str], left_out: Counter[str]) -> Iterator[Task]:
+    del left_out  # the layout says what belongs to the data set
+    yield from _train_tasks(root, wnids)
+    yield from _val_tasks(root, wnids)
 
 
-def _train_images(root: Path, wnids: list[str]) -> list[_Image]:
-    present = {folder.name for folder in records.list_folder(root / "train")}
+def _make_example(root: Path, clip_boxes: bool, task: Task) -> dict[str, Any]:
+    path = root / task.path
+    edges, filed_in = task.detail
+    box = PixelBox(*edges)
+    encoded = path.read_bytes()
+    width, height = records.image_size(encoded, str(path))
+    where = f"{root / filed_in}: {path.name}"
+    return {
+        "image": encoded,
+        "label": task.label,
+        "file_name": path.name,
+        "boxes": [records.relative_box(box, width, height, where, clip_boxes)],
+        "boxes_pixels": np.array([box], np.int32),
+        "original_size": np.array([width, height], np.int32),
+    }
+
+
+def _task(
+    split: str, label: int, folder: str, file: ListedFile, box: PixelBox, filed_in: str
+) -> Task:
+    return Task(
+        split=split,
+        key=f"{label}/{file.name}",
+        label=label,
+        path=f"{folder}/{file.name}",
+        detail=[box, filed_in],
+        size=file.size,
+        stamp=file.stamp,
+    )
+
+
+def _train_tasks(root: Path, wnids: list[str]) -> Iterator[Task]:
+    present = set(records.folder_names(root / "train"))
     unknown = sorted(
         name for name in present - set(wnids) if re.fullmatch(r"n\d{8}", name)
     )
@@ -89,29 +96,26 @@ def _train_images(root: Path, wnids: list[str]) -> list[_Image]:
             f"{root / 'train' / unknown[0]}: unknown class, not in wnids.txt: "
             "add it there or remove the folder"
         )
-    images = []
     for label, wnid in enumerate(wnids):
-        folder = root / "train" / wnid / "images"
-        boxes_file = root / "train" / wnid / f"{wnid}_boxes.txt"
+        folder, filed_in = f"train/{wnid}/images", f"train/{wnid}/{wnid}_boxes.txt"
         boxes = {
-            name: _box(edges, boxes_file)
-            for name, *edges in _table(boxes_file, columns=5)
+            name: _box(edges, root / filed_in)
+            for name, *edges in _table(root / filed_in, columns=5)
         }
-        paths = _jpegs(folder)
-        if not paths:
+        files = list(records.listed_files(root / folder, ".jpeg"))
+        if not files:
             raise InputError(
-                f"{folder} holds no image (*.JPEG) though wnids.txt lists the class: "
-                f"unpack it again or remove {wnid} from wnids.txt"
+                f"{root / folder} holds no image (*.JPEG) though wnids.txt lists the "
+                f"class: unpack it again or remove {wnid} from wnids.txt"
             )
-        images += [
-            _Image(path, label, _box_of(path, boxes, boxes_file), str(boxes_file))
-            for path in paths
-        ]
-    return images
+        for file in files:
+            box = _box_of(root / folder / file.name, boxes, root / filed_in)
+            yield _task("train", label, folder, file, box, filed_in)
 
 
-def _val(root: Path, wnids: list[str]) -> list[_Image]:
-    annotations = root / "val" / "val_annotations.txt"
+def _val_tasks(root: Path, wnids: list[str]) -> Iterator[Task]:
+    folder, filed_in = "val/images", "val/val_annotations.txt"
+    annotations = root / filed_in
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     rows = {name: row for name, *row in _table(annotations, columns=6)}
     for name, row in rows.items():
@@ -121,18 +125,13 @@ def _val(root: Path, wnids: list[str]) -> list[_Image]:
                 "wnids.txt: add it there or remove the line"
             )
     boxes = {name: _box(edges, annotations) for name, (_, *edges) in rows.items()}
-    folder = root / "val" / "images"
-    images = []
-    for path in _jpegs(folder):
-        box = _box_of(path, boxes, annotations)
-        images.append(_Image(path, labels[rows[path.name][0]], box, str(annotations)))
-    if not images:
-        raise InputError(f"{folder} holds no image (*.JPEG): unpack it again")
-    return images
-
-
-def _jpegs(folder: Path) -> list[Path]:
-    return [p for p in records.list_folder(folder) if p.suffix.lower() == ".jpeg"]
+    files = list(records.listed_files(root / folder, ".jpeg"))
+    if not files:
+        raise InputError(f"{root / folder} holds no image (*.JPEG): unpack it again")
+    for file in files:
+        box = _box_of(root / folder / file.name, boxes, annotations)
+        label = labels[rows[file.name][0]]
+        yield _task("validation", label, folder, file, box, filed_in)
 
 
 def _box_of(path: Path, boxes: dict[str, PixelBox], filed_in: Path) -> PixelBox:
