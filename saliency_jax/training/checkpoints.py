@@ -155,8 +155,7 @@ class Checkpoints:
         """
         start, step = time.perf_counter(), int(state.step)
         self._last.wait_until_finished()
-        # A run that resumes at this step does not judge it again.
-        self._best.wait_until_finished()
+        self._best.wait_until_finished()  # a resumed run would not judge it again
         slots, entries = [], {}
         if state.pool is not None:
             slots = np.asarray(state.pool.saved_at)[: int(state.pool.count)].tolist()
