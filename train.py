@@ -59,6 +59,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ############################################################################
     is_casm = config.stage == "casm"
     source = sources.open_source(config.data.name, config.data.data_dir, "train")
+    run_folder.place_own_network(config)
     known = start.known_network(config, workdir)
     run_folder.resolve(config, source.num_classes, known)
     config.data.class_names = source.class_names

@@ -41,6 +41,10 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.num_threads = 4
     data.num_workers = 0  # processes; 0 reads in threads of this one
 
+    # A network of your own, "package.module:function", in the place of that below and
+    # its options.
+    config.model = ConfigDict({"factory": ""})
+
     config.classifier = classifier = ConfigDict()
     classifier.network = "resnet50"  # one of `models.create.BACKBONES`
     # Options of some networks. Empty (0 or ""): as `init` says, else the network's own;

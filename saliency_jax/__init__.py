@@ -5,7 +5,7 @@ from typing import Any
 
 from saliency_jax.errors import InputError
 
-_LAZY = ("Masker", "load_masker", "saliency_fn")
+_LAZY = ("Classifier", "Masker", "load_masker", "saliency_fn")
 
 __all__ = ["InputError", *_LAZY]
 

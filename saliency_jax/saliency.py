@@ -100,9 +100,15 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
         functools.partial(init_networks, classifier, module, image_size=size), key
     )
     networks, _ = restore_networks(Path(workdir), checkpoint, like)
-    mean, std = tuple(config["data"]["mean"]), tuple(config["data"]["std"])
+    data = config["data"]
     return Masker(
         variables=networks["masker"],
-        classifier=Classifier(networks["classifier"], classifier, mean, std),
+        classifier=Classifier(
+            networks["classifier"],
+            classifier,
+            data["mean"],
+            data["std"],
+            data["class_names"],
+        ),
         module=module,
     )

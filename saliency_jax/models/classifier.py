@@ -1,13 +1,16 @@
 """A classifier: a network, its variables and the normalisation of its input."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from saliency_jax.errors import InputError
 from saliency_jax.masking import to_float
 from saliency_jax.types import PyTree
 
@@ -37,6 +40,21 @@ def normalise(
     return (images.astype(jnp.float32) - mean_array) / std_array
 
 
+def logits_and_taps(output: Any) -> tuple[Any, Any]:
+    """A network's answer in two parts; the maps are () where it gives logits alone."""
+    if isinstance(output, tuple) and len(output) == 2:
+        return output
+    return output, ()
+
+
+class LogitsFunction(nn.Module):
+    """Calls the function that stands in the place of its variables."""
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"], train: bool) -> Any:
+        return self.get_variable("params", "logits_fn")(images)
+
+
 @flax.struct.dataclass
 class Classifier:
     """A classifier that is a pytree: pass it to jitted code as an argument.
@@ -44,19 +62,58 @@ class Classifier:
     New weights of the same shapes then never recompile; `jax.tree.map`, `jax.grad`
     and sharding see the variables, the rest is static.
 
+    Made of a Flax linen module and its variables, or of a function:
+
+        Classifier(variables, module, mean=(0.5,) * 3, std=(0.5,) * 3)
+        Classifier.from_function(logits_fn, labels=("cat", "dog"))
+
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}` of the module.
-      module: a network that returns (logits, taps), such as `resnet.ResNet`.
+      module: called as `module(images_normalised, train)`; returns logits `[B, K]`, or
+        these and maps, as the networks of `saliency_jax.models` do.
       mean: of each channel, for images in [0, 1].
       std: of each channel, for images in [0, 1].
+      labels: the names of the K classes, in order; empty if they have none.
     """
 
     variables: PyTree
     module: nn.Module = flax.struct.field(pytree_node=False)
-    mean: tuple[float, ...] = flax.struct.field(
-        pytree_node=False, default=IMAGENET_MEAN
-    )
-    std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=IMAGENET_STD)
+    mean: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_MEAN)
+    std: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_STD)
+    labels: Sequence[str] = flax.struct.field(pytree_node=False, default=())
+
+    def __post_init__(self) -> None:
+        # `jax.jit` hashes what is static, and people write lists.
+        for name in ("mean", "std", "labels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @classmethod
+    def from_function(
+        cls,
+        logits_fn: Callable[[Float[Array, "B H W C"]], Float[Array, "B K"]],
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        labels: Sequence[str] = (),
+    ) -> "Classifier":
+        """Makes a classifier of any function in JAX.
+
+        Arrays that the function closes over become constants of jitted code. Weights
+        that change belong into a function that is a pytree, such as
+        `jax.tree_util.Partial(apply, weights)` for an `apply(weights, images)`: its
+        arrays are the classifier's leaves.
+
+        Args:
+          logits_fn: from float32 images to logits. They are in [0, 1], whatever the
+            classifier is called with, unless `mean` and `std` say otherwise.
+          mean: of each channel, for images in [0, 1].
+          std: of each channel, for images in [0, 1].
+          labels: the names of the K classes, in order.
+        """
+        if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
+            logits_fn = jax.tree_util.Partial(logits_fn)
+        variables = {"params": {"logits_fn": logits_fn}}
+        return cls(variables, LogitsFunction(), mean, std, labels)
 
     def __call__(
         self, images: Num[Array | np.ndarray, "B H W C"]
@@ -67,6 +124,17 @@ class Classifier:
     def features(
         self, images: Num[Array | np.ndarray, "B H W C"]
     ) -> tuple[Float[Array, "B K"], Any]:
-        """Returns the logits and the module's maps, with running statistics."""
+        """Returns the logits and the module's maps, with running statistics.
+
+        Raises:
+          InputError: there are not as many labels as logits.
+        """
         normalised = normalise(images, self.mean, self.std)
-        return self.module.apply(self.variables, normalised, False)
+        output = self.module.apply(self.variables, normalised, False)
+        logits, taps = logits_and_taps(output)
+        if self.labels and len(self.labels) != logits.shape[-1]:
+            raise InputError(
+                f"the classifier has {len(self.labels)} labels for "
+                f"{logits.shape[-1]} logits: name every class, or none"
+            )
+        return logits, taps

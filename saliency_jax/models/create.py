@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
+from saliency_jax.models.own_network import own_backbone
 from saliency_jax.types import PyTree
 
 # A new backbone is its file in this folder, with a table `BACKBONES`, and a line here.
@@ -48,11 +49,13 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def find_backbone(name: str) -> Backbone:
-    """Returns what the registry knows of a network.
+    """Returns what is known of a network: of the registry, or `module:function`.
 
     Raises:
       InputError: it is unknown; the message lists those that are.
     """
+    if ":" in name:
+        return own_backbone(name)
     if name not in BACKBONES:
         raise InputError(f"network {name!r} is unknown; use one of {tuple(BACKBONES)}")
     return BACKBONES[name]

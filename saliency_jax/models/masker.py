@@ -106,13 +106,18 @@ class CasmMasker(nn.Module):
           train: normalise with the batch's statistics and update the running ones.
 
         Raises:
-          InputError: a map that the encoder does not have, none at all, or an unknown
-            `final_upsampling`.
+          InputError: an encoder without maps, a map that it does not have, none at all,
+            or an unknown `final_upsampling`.
         """
+        if not taps:
+            raise InputError(
+                "the classifier gives no maps, which a masker reads: let its network "
+                "return (logits, maps)"
+            )
         if not self.taps or not set(self.taps) <= set(range(len(taps))):
             raise InputError(
                 f"masker taps {self.taps} are not among the encoder's; "
-                f"choose from {tuple(range(len(taps)))}"
+                f"choose from {tuple(range(len(taps)))} (config.masker.taps)"
             )
         if self.final_upsampling not in ("nearest", "bilinear"):
             raise InputError(

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
+from saliency_jax.models.own_network import find_function
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
@@ -31,7 +32,15 @@ from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 STAGES = ("classifier", "casm")
 
 # What may differ between a run and its continuation without making it another run.
-FREE = ("checkpoint.", "log.", "data.data_dir", "data.num_threads", "classifier.init")
+# (What a factory names is compared as `classifier.network`.)
+FREE = (
+    "checkpoint.",
+    "log.",
+    "data.data_dir",
+    "data.num_threads",
+    "classifier.init",
+    "model.factory",
+)
 
 
 class Known(NamedTuple):
@@ -48,6 +57,20 @@ class Known(NamedTuple):
 
 
 NOTHING_KNOWN = Known()
+
+
+def place_own_network(config: ConfigDict) -> None:
+    """Puts the network of `config.model.factory`, if set, into `config.classifier`.
+
+    It takes the place of the experiment's network and of that one's options.
+
+    Raises:
+      InputError: there is no such function.
+    """
+    if config.model.factory:
+        find_function(config.model.factory)
+        config.classifier.network = config.model.factory
+        config.classifier.update(create.OPTIONS)
 
 
 def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) -> None:

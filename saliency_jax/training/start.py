@@ -177,6 +177,8 @@ def classifier_command(config: ConfigDict) -> str:
     command = f"python train.py --config configs/{experiment}.py{form}"
     if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
         command += f" --config.data.name={name}"
+    if config.model.factory:
+        command += f" --config.model.factory={config.model.factory}"
     if config.data.data_dir != "data":
         command += f" --config.data.data_dir={config.data.data_dir}"
     return f"{command} --workdir runs/{experiment}"
