@@ -1,7 +1,6 @@
-"""Runs on networks of the user's own, from the flag to the maps; the README's example."""
+"""Runs on networks of the user's own, from the flag to the maps, as in the README."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 import evaluate
 import train
-from saliency_jax import Classifier, load_masker, saliency_fn
+from saliency_jax import load_masker, saliency_fn
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_backbone, create_masker, init_networks
 from saliency_jax.training.casm_step import init_pool, make_casm_step
@@ -62,26 +61,27 @@ def test_it_fits_both_stages(function, encoder):
     assert played == [before, before]
 
 
-def own_casm_config(shapes_dir, init, function, **changed):
-    """A CASM run with a flag for the network, in a config that names another."""
-    named = {"model__factory": FOLDER + function}
-    return casm_config(shapes_dir, init, **named, **changed)
+def block(beginning):
+    """The README's Python that begins so."""
+    (source,) = re.findall(rf"```python\n({beginning}.*?)```", README, re.DOTALL)
+    return source
 
 
-@pytest.fixture(scope="module")
-def users_folder(tmp_path_factory):
-    """Somewhere else, with the README's model file and nothing besides."""
-    folder = tmp_path_factory.mktemp("users")
-    (source,) = re.findall(r"```python\n(import flax.*?)```", README, re.DOTALL)
-    (folder / "my_model.py").write_text(source)
-    return folder
-
-
-def finished(folder, *arguments):
-    """Runs a program of ours in the user's folder."""
-    program, *rest = map(str, arguments)
+def command(folder, workdir, shapes_dir, *others):
+    """Runs train.py in the user's folder, on smaller data for two steps."""
+    stage = "casm" if workdir == "casm" else "classifier"
+    arguments = (
+        f"{ROOT}/train.py",
+        f"--config={ROOT}/configs/{stage}_shapes.py:smoke",
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={shapes_dir}",
+        "--config.data.name=shapes/32x32",
+        "--config.data.holdout=0",
+        "--config.total_steps=2",
+        *others,
+    )
     return subprocess.run(
-        [sys.executable, str(ROOT / program), *rest],
+        [sys.executable, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -89,35 +89,134 @@ def finished(folder, *arguments):
     )
 
 
-def train_arguments(stage, workdir, shapes_dir, *others):
-    return (
-        "train.py",
-        f"--config={ROOT}/configs/{stage}_shapes.py:smoke",
-        f"--workdir={workdir}",
-        f"--config.data.data_dir={shapes_dir}",
-        "--config.data.name=shapes/32x32",
-        "--config.total_steps=2",
-        "--config.model.factory=my_model:create",
-        *others,
-    )
-
-
 @pytest.fixture(scope="module")
-def runs(users_folder, shapes_dir):
-    """The README's commands on smaller data."""
-    for stage, others in (
-        ("classifier", ()),
-        (
-            "casm",
-            ("--config.classifier.init=classifier", "--config.masker.taps=(0,1,2)"),
-        ),
-    ):
-        done = finished(
-            users_folder, *train_arguments(stage, stage, shapes_dir, *others)
-        )
+def users_folder(tmp_path_factory, shapes_dir):
+    """Somewhere else, with the README's model and its runs in both stages."""
+    folder = tmp_path_factory.mktemp("users")
+    (folder / "my_model.py").write_text(block("import flax"))
+    factory = "--config.model.factory=my_model:create"
+    of_casm = ("--config.masker.taps=(0,1,2)", "--config.classifier.init=classifier")
+    for workdir, others in (("classifier", ()), ("casm", of_casm)):
+        done = command(folder, workdir, shapes_dir, factory, *others)
         assert done.returncode == 0, done.stderr
-    return users_folder
+        assert done.stdout.endswith(f"finished: {workdir}\n")
+    return folder
 
 
-def test_x(runs):
-    pass
+@pytest.fixture
+def elsewhere(users_folder, tmp_path, monkeypatch):
+    """Another process of the user's, as it were, in a folder without the model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("my_model", None)
+
+
+@pytest.fixture
+def at_home(elsewhere, users_folder, monkeypatch):
+    monkeypatch.chdir(users_folder)
+
+
+def test_a_run_files_the_factory(users_folder):
+    for workdir in ("classifier", "casm"):
+        config = json.loads((users_folder / workdir / "config.json").read_text())
+        assert config["model"] == {"factory": "my_model:create"}
+        assert config["classifier"]["network"] == "my_model:create"
+        # not the options of the network that the experiment has
+        assert config["classifier"]["width"] == 0 and config["classifier"]["stem"] == ""
+
+
+def test_maps_of_a_run(at_home):
+    masker = load_masker("casm")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    masks = saliency_fn(masker, images)
+    assert masks.shape == (2, 32, 32) and masks.std() > 0
+    assert masker.classifier.variables["batch_stats"] == {}
+    assert len(masker.classifier.labels) == masker.classifier(images).shape[-1] == 10
+    compiled = saliency_fn._cache_size()
+    again = jax.tree.map(lambda leaf: 0.5 * leaf, load_masker("casm"))
+    assert np.abs(saliency_fn(again, images) - masks).max() > 0
+    assert saliency_fn._cache_size() == compiled
+
+
+def test_evaluation_of_a_run(at_home, tmp_path):
+    evaluate.evaluate("casm", limit=8, out=tmp_path)
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert rows["casm"].keys() >= {"le", "accuracy"}
+
+
+def resumed_config(shapes_dir, **changed):
+    values = {
+        "model__factory": "my_model:create",
+        "masker__taps": (0, 1, 2),
+        "data__holdout": 0,
+        "total_steps": 2,
+    }
+    return casm_config(shapes_dir, "classifier", "L100", **values | changed)
+
+
+def test_a_run_is_resumed(at_home, shapes_dir, capsys):
+    train.train(resumed_config(shapes_dir), Path("casm"))
+    assert "resumed casm at step 2" in capsys.readouterr().out
+
+
+def test_without_the_module_it_is_said_what_is_missing(
+    elsewhere, users_folder, shapes_dir
+):
+    workdir = users_folder / "casm"
+    for use in (
+        lambda: load_masker(workdir),
+        lambda: evaluate.evaluate(workdir, out=elsewhere),
+        lambda: train.train(resumed_config(shapes_dir), workdir),
+    ):
+        with pytest.raises(InputError, match="no module 'my_model' in .*PYTHONPATH"):
+            use()
+
+
+def test_a_run_without_the_flag_is_another(at_home, shapes_dir):
+    config = resumed_config(shapes_dir, model__factory="")
+    with pytest.raises(InputError, match="was 'my_model:create', now 'resnet4'"):
+        train.train(config, Path("casm"))
+    with pytest.raises(InputError, match="'my_model:create', this config has 'resnet4"):
+        train.train(config, Path("new"))
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(users_folder, shapes_dir):
+    factory = "--config.model.factory=my_model:make"
+    done = command(users_folder, "new", shapes_dir, factory)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: the network my_model:make cannot be made: ")
+    assert done.stderr.endswith("my_model.py has no function 'make'\n")
+    assert not (users_folder / "new").exists()
+
+
+def test_the_readmes_classifiers(at_home, users_folder, monkeypatch):
+    monkeypatch.syspath_prepend(users_folder)
+    names = {}
+    exec(compile(block("import jax\n"), "README.md", "exec"), names)
+    assert names["logits"].shape == (4, 2)
+    red = np.full((1, 8, 8, 3), (51, 0, 255), np.uint8)
+    np.testing.assert_allclose(names["redness"](red), [[0.2, 0.0]], atol=1e-6)
+
+
+def test_logits_alone_make_a_classifier_run_but_no_casm_run(shapes_dir, tmp_path):
+    own = {"model__factory": FOLDER + "logits_alone", "total_steps": 1}
+    own |= {"data__holdout": 0}
+    train.train(classifier_config(shapes_dir, **own), tmp_path / "classifier")
+    config = casm_config(shapes_dir, tmp_path / "classifier", **own)
+    with pytest.raises(InputError, match="no maps, which a masker reads: let its net"):
+        train.train(config, tmp_path / "casm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["plain", "batch_norm"])
+def test_an_encoder_of_its_own(function, shapes_dir, tmp_path):
+    own = {"model__factory": FOLDER + function}
+    train.train(classifier_config(shapes_dir, **own), tmp_path / "classifier")
+    own["masker__encoder"] = "own"
+    config = casm_config(shapes_dir, tmp_path / "classifier", **own)
+    train.train(config, tmp_path / "casm")
+    masker = load_masker(tmp_path / "casm", "best")
+    assert masker.variables["params"]["encoder"].keys() >= {"Conv_0", "Dense_0"}
+    masks = saliency_fn(masker, np.zeros((2, 32, 32, 3), np.uint8))
+    assert np.isfinite(masks).all()

@@ -157,8 +157,8 @@ def find_function(factory: str) -> Callable[..., Any]:
         )
     name = match["module"]
     here = os.getcwd()
-    if here not in sys.path:  # as for `python -m`
-        sys.path.insert(0, here)
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

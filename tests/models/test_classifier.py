@@ -1,10 +1,12 @@
 """The classifier as a pytree, and the normalisation that belongs to it."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import saliency_jax
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import (
     IMAGENET_MEAN,
@@ -27,6 +29,18 @@ def classifier():
 def images():
     shape = (3, 16, 16, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def count_traces():
+    """A jitted function of (classifier, images), and a list as long as its traces."""
+    traces = []
+
+    @jax.jit
+    def logits_of(classifier, images):
+        traces.append(1)
+        return classifier(images)
+
+    return logits_of, traces
 
 
 def test_normalise_by_hand():
@@ -56,18 +70,91 @@ def test_bytes_and_unit_floats_give_the_same_logits(classifier, images):
 
 
 def test_new_weights_do_not_recompile(classifier, images):
-    traces = []
-
-    @jax.jit
-    def logits_of(classifier, images):
-        traces.append(1)
-        return classifier(images)
-
+    logits_of, traces = count_traces()
     first = logits_of(classifier, images)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, classifier)
     second = logits_of(doubled, images)
     assert len(traces) == 1
     assert jnp.abs(first - second).max() > 0
+
+
+def mean_colour(weights, images):
+    return images.mean((1, 2)) @ weights
+
+
+def test_a_function_sees_images_in_the_unit_interval(images):
+    classifier = Classifier.from_function(lambda images: images.mean((1, 2)))
+    expected = images.mean((1, 2)) / 255
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
+    floats = images.astype(np.float32) / 255
+    np.testing.assert_allclose(classifier(floats), expected, atol=1e-5)
+    assert classifier.features(images)[1] == ()
+    assert jax.tree.leaves(classifier) == []
+
+
+def test_a_function_with_a_normalisation(images):
+    classifier = Classifier.from_function(
+        lambda images: images.mean((1, 2)), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
+    )
+    expected = (images.mean((1, 2)) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
+
+
+def test_a_functions_weights_may_be_leaves(images):
+    logits_of, traces = count_traces()
+    for factor in (1.0, 2.0):
+        weights = factor * jnp.eye(3, 2)
+        function = jax.tree_util.Partial(mean_colour, weights)
+        classifier = Classifier.from_function(function)
+        (leaf,) = jax.tree.leaves(classifier)
+        np.testing.assert_array_equal(leaf, weights)
+        logits = logits_of(classifier, images)
+        expected = factor * images.mean((1, 2))[:, :2] / 255
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert len(traces) == 1
+
+
+def test_a_function_is_traced_once(images):
+    logits_of, traces = count_traces()
+    function = lambda images: images.mean((1, 2))
+    for _ in range(2):
+        logits_of(Classifier.from_function(function), images)
+    assert len(traces) == 1
+
+
+class Colour(nn.Module):
+    """Logits alone."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(2)(images.mean((1, 2)))
+
+
+def test_a_module_that_gives_logits_alone(images):
+    module = Colour()
+    variables = {"params": {"Dense_0": {"kernel": jnp.eye(3, 2), "bias": jnp.ones(2)}}}
+    classifier = Classifier(variables, module, mean=[0.0] * 3, std=[1.0] * 3)
+    logits, taps = classifier.features(images)
+    assert taps == ()
+    expected = images.mean((1, 2))[:, :2] / 255 + 1
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_array_equal(classifier(images), logits)
+
+
+def test_labels_are_static_and_as_many_as_logits(images):
+    logits_of, traces = count_traces()
+    function = lambda images: images.mean((1, 2))
+    for labels in (["red", "green", "blue"], ("red", "green", "blue")):
+        classifier = Classifier.from_function(function, labels=labels)
+        assert classifier.labels == ("red", "green", "blue")
+        logits_of(classifier, images)
+    assert len(traces) == 1
+    with pytest.raises(InputError, match="2 labels for 3 logits: name every class"):
+        Classifier.from_function(function, labels=("red", "green"))(images)
+
+
+def test_it_is_exported():
+    assert saliency_jax.Classifier is Classifier
 
 
 def test_gradient_and_vmap_go_through(classifier, images):

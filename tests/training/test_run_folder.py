@@ -10,6 +10,7 @@ import pytest
 
 from configs import casm_shapes, classifier_shapes
 from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import IMAGENET_MEAN
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import saved_steps
 
@@ -119,6 +120,46 @@ def test_what_does_not_change_a_run_may_differ(tmp_path):
     before = (tmp_path / "config.json").read_bytes()
     run_folder.prepare(tmp_path, moved)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def with_own_network(**changed):
+    made = casm_shapes.get_config("smoke")
+    made.update_from_flattened_dict(changed)
+    run_folder.place_own_network(made)
+    run_folder.resolve(made, 10)
+    return made
+
+
+def test_an_own_network_takes_the_place_of_the_experiments():
+    made = with_own_network(**{"model.factory": "tests.own_networks:plain"})
+    assert made.classifier.network == "tests.own_networks:plain"
+    assert made.classifier.width == 0 and made.classifier.stem == ""
+    assert made.data.mean == IMAGENET_MEAN  # as for any other network
+    before = made.to_dict()
+    run_folder.place_own_network(made)
+    assert made.to_dict() == before
+    assert with_own_network().classifier.network == "resnet10"
+
+
+def test_a_mistake_in_the_factory_is_reported_first():
+    made = casm_shapes.get_config("smoke")
+    made.model.factory = "my_model.create"
+    with pytest.raises(InputError, match="config.model.factory = 'my_model.create'"):
+        run_folder.place_own_network(made)
+    assert made.classifier.network == "resnet10"
+
+
+def test_how_a_network_was_named_does_not_matter(tmp_path):
+    """By either field; runs of earlier versions had one only."""
+    run_folder.prepare(tmp_path, with_own_network())
+    pretend_checkpoint(tmp_path)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    del filed["model"]
+    (tmp_path / "config.json").write_text(json.dumps(filed))
+    run_folder.prepare(tmp_path, with_own_network())
+    factory = {"model.factory": "tests.own_networks:plain"}
+    with pytest.raises(InputError, match="was 'resnet10', now 'tests.own_networks:pl"):
+        run_folder.prepare(tmp_path, with_own_network(**factory))
 
 
 @pytest.mark.parametrize("changed", [{"data__num_workers": 2}, {"data__holdout": 3}])

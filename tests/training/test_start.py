@@ -137,6 +137,12 @@ def test_the_command_for_a_classifier(name, experiment, named):
     assert str(raised.value).endswith(f"this makes one: {command}")
 
 
+def test_the_command_for_a_classifier_names_an_own_network():
+    config = casm_config("data", "", model__factory="my_model:create")
+    named = "smoke --config.data.name=shapes/32x32 --config.model.factory=my_model:crea"
+    assert named in classifier_command(config)
+
+
 def test_what_is_named_must_exist():
     config = resolved(casm_config("data", "runs/nothing"))
     with pytest.raises(InputError, match="init = runs/nothing does not exist"):
