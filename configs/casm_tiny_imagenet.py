@@ -3,6 +3,9 @@ r"""CASM on Tiny ImageNet, from a classifier of `classifier_tiny_imagenet.py`.
     python train.py --config configs/casm_tiny_imagenet.py \
         --config.classifier.init=runs/classifier_tiny_imagenet \
         --workdir runs/casm_tiny_imagenet
+
+`casm_tiny_imagenet.py:pretrained` goes on from a run of
+`classifier_tiny_imagenet.py:pretrained`, and `:F,pretrained` is its Baseline.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +15,9 @@ from configs import common
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
-    config = common.casm_config(arg, default_thinning="L100")
+    config = common.casm_config(
+        arg, default_thinning="L100", forms=("smoke", "pretrained")
+    )
     config.total_steps = 800
 
     config.data.name = "tiny_imagenet"
@@ -32,6 +37,18 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.every = 200
     config.log.evaluate_every = 200
     config.log.picture_every = 200
+    if config.form == "pretrained":
+        config.data.image_size = 128
+        config.data.batch_size = 32
+        config.data.min_area = 0.4
+        config.classifier.network = "mobilenet_v1"
+        config.classifier.width, config.classifier.stem = 0, ""
+        config.classifier.optimiser.name = "adam"
+        config.classifier.optimiser.learning_rate = 1e-4
+        config.masker.optimiser.learning_rate = 1e-3
+        # The finest two maps only add speckles to the masks.
+        config.masker.taps = (2, 3, 4)
+        config.masker.final_upsampling = "bilinear"
     if config.form == "smoke":
         common.shrink(config)
     return config

@@ -1,6 +1,9 @@
-r"""A ResNet-10 on Tiny ImageNet, 64x64.
+r"""A ResNet-10 on Tiny ImageNet, 64x64, or an ImageNet classifier tuned on it, 128x128.
 
     python train.py --config configs/classifier_tiny_imagenet.py \
+        --workdir runs/classifier_tiny_imagenet
+    python train.py --config configs/classifier_tiny_imagenet.py:pretrained \
+        --config.classifier.init=mobilenet_v1.safetensors \
         --workdir runs/classifier_tiny_imagenet
 """
 
@@ -10,8 +13,8 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the experiment; `arg` is empty or "smoke"."""
-    config = common.classifier_config(arg)
+    """Returns the experiment; `arg` is empty, "pretrained" or "smoke"."""
+    config = common.classifier_config(arg, forms=("smoke", "pretrained"))
     config.total_steps = 4000
 
     config.data.name = "tiny_imagenet"
@@ -26,6 +29,20 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.learning_rate = 0.1
     config.classifier.optimiser.weight_decay = 5e-4
     config.classifier.optimiser.warmup_steps = 300
+    if config.form == "pretrained":
+        config.total_steps = 600
+        config.data.image_size = 128
+        config.data.min_area = 0.4
+        config.classifier.network = "mobilenet_v1"
+        config.classifier.width, config.classifier.stem = 0, ""
+        config.classifier.new_head = True
+        config.classifier.label_smoothing = 0.0
+        config.classifier.optimiser.name = "adam"
+        config.classifier.optimiser.learning_rate = 3e-4
+        config.classifier.optimiser.weight_decay = 1e-5
+        config.classifier.optimiser.warmup_steps = 50
+        config.log.every = 20
+        config.checkpoint.every = config.log.evaluate_every = 200
     if config.form == "smoke":
         common.shrink(config)
     return config

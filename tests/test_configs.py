@@ -87,6 +87,20 @@ def test_casm_fits_the_classifier_of_the_same_experiment(experiment, arg):
         assert one.data[name] == other.data[name]
 
 
+@pytest.mark.parametrize("arg", ["pretrained", "F,pretrained"])
+def test_pretrained_tiny_imagenet(arg):
+    one = config_of("classifier", "tiny_imagenet", "pretrained")
+    other = config_of("casm", "tiny_imagenet", arg)
+    assert one.classifier.new_head
+    assert other.casm.thinning == ("F" if arg.startswith("F") else "L100")
+    for config in (one, other):
+        check_usable(config, 100)
+    assert one.data.image_size == other.data.image_size
+    # The width is resolved from the weights file, then from the run.
+    for name in ("network", "width", "stem"):
+        assert one.classifier[name] == other.classifier[name]
+
+
 @pytest.mark.parametrize("stage", ["classifier", "casm"])
 def test_the_demo_is_the_experiment_on_shapes_with_fewer_steps(stage):
     whole, demo = config_of(stage, "shapes", ""), config_of(stage, "shapes", "demo")

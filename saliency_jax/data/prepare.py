@@ -129,7 +129,10 @@ def prepare(
     if (folder / "dataset_info.json").exists():
         there = tfds.builder_from_directory(folder)
         _check_same(there, asked, strict)
-        print(f"{name} is already prepared in {folder}: {_contents(there)}")
+        print(
+            f"{name} is already prepared in {folder}: {_contents(there)}; delete that "
+            "folder to prepare it anew"
+        )
         return folder
     if builder != "shapes":
         _check_source(builder, source)

@@ -89,6 +89,11 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
                 "--config.classifier.init to a classifier run or to a weights file "
                 f"(.pth, .safetensors); this makes one: {classifier_command(config)}"
             )
+        if config.classifier.get("new_head", False):
+            raise InputError(
+                "config.classifier.new_head is the last layer on top of a weights "
+                "file: set --config.classifier.init to a .pth or .safetensors file"
+            )
         return None
     path = Path(init)
     if not path.exists():

@@ -112,7 +112,11 @@ def test_a_run_keeps_its_head(classifier_run):
 
 
 def test_a_classifier_run_may_start_from_nothing():
-    assert initial_classifier(resolved(classifier_config("data"))) is None
+    config = resolved(classifier_config("data"))
+    assert initial_classifier(config) is None
+    config.classifier.new_head = True
+    with pytest.raises(InputError, match="new_head is .*: set --config.classifier.in"):
+        initial_classifier(config)
 
 
 @pytest.mark.parametrize(
