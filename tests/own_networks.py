@@ -120,6 +120,14 @@ def flat_maps(num_classes):
     return Other(num_classes, answer=flat)
 
 
+def no_maps(num_classes):
+    return Other(num_classes, answer=lambda logits, maps: (logits, None))
+
+
+def one_map(num_classes):
+    return Other(num_classes, answer=lambda logits, maps: (logits, maps[1]))
+
+
 def without_train(num_classes):
     return nn.Dense(num_classes)
 

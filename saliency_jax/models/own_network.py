@@ -83,13 +83,15 @@ class OwnNetwork(nn.Module):
                 f"the network of {self.factory} gives {_described(logits)} for logits, "
                 f"expected {expected}; it returns logits, or a tuple of logits and maps"
             )
+        taps = tuple(taps) if isinstance(taps, tuple | list) else (taps,)
         for index, tap in enumerate(taps):
-            if jnp.ndim(tap) != 4 or tap.shape[0] != batch_size:
+            is_map = isinstance(tap, jax.Array) and tap.ndim == 4
+            if not is_map or tap.shape[0] != batch_size:
                 raise InputError(
                     f"the network of {self.factory} gives {_described(tap)} for map "
                     f"{index}, expected [{batch_size}, h, w, C]"
                 )
-        return logits, tuple(taps)
+        return logits, taps
 
 
 def _described(value: Any) -> str:

@@ -49,6 +49,8 @@ def unfold(
       batches: uint8 or [0, 1] images, of one shape; some hundred images in all.
     """
 
+    epsilons = {}
+
     @jax.jit
     def moments_of(classifier: Classifier, images: Array) -> dict[tuple, Array]:
         found = {}
@@ -57,6 +59,7 @@ def unfold(
             if isinstance(context.module, nn.BatchNorm):
                 x = args[0].astype(jnp.float32)
                 mean = jnp.mean(x, axis=(0, 1, 2))
+                epsilons[context.module.path] = context.module.epsilon
                 found[context.module.path] = jnp.stack(
                     [mean, jnp.var(x, axis=(0, 1, 2)) + mean**2]
                 )
@@ -73,7 +76,6 @@ def unfold(
         summed = moments if summed is None else jax.tree.map(np.add, summed, moments)
         count += 1
 
-    epsilon = classifier.module.epsilon
     params = flax.traverse_util.flatten_dict(classifier.variables["params"])
     statistics = flax.traverse_util.flatten_dict(classifier.variables["batch_stats"])
     for path, total in summed.items():
@@ -87,9 +89,9 @@ def unfold(
                 statistics[*path, "var"],
             )
         )
-        gain = scale / np.sqrt(old_variance + epsilon)
+        gain = scale / np.sqrt(old_variance + epsilons[path])
         bias = np.asarray(params[*path, "bias"]) + gain * (mean - old_mean)
-        params[*path, "scale"] = gain * np.sqrt(variance + epsilon)
+        params[*path, "scale"] = gain * np.sqrt(variance + epsilons[path])
         params[*path, "bias"] = bias
         statistics[*path, "mean"], statistics[*path, "var"] = mean, variance
     unflatten = flax.traverse_util.unflatten_dict

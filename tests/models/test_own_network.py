@@ -67,6 +67,14 @@ def test_logits_alone_are_enough_for_a_classifier_but_not_for_a_masker():
             init_networks(classifier, masker, jax.random.key(0), 16)
 
 
+def test_one_map_needs_no_tuple():
+    module = float32("one_map")
+    answer = jax.eval_shape(
+        lambda key: module.init_with_output(key, IMAGES, False)[0], jax.random.key(0)
+    )
+    assert [tap.shape for tap in answer[1]] == [(2, 4, 4, 4)]
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -89,6 +97,7 @@ def test_what_is_wrong_with_the_function(function, message):
         ("three_answers", r"gives a tuple for logits.*a tuple of logits and maps"),
         ("a_dictionary", "gives a dict for logits"),
         ("flat_maps", r"gives float32\[2, 4\] for map 0, expected \[2, h, w, C\]"),
+        ("no_maps", "gives a NoneType for map 0"),
         ("other_variables", r"has variables in \['counters'\]: only \['batch_stats'"),
     ],
 )
