@@ -61,6 +61,16 @@ def test_training_gives_what_evaluation_gives(name, options):
     )
 
 
+def test_epsilon_is_that_of_each_layer():
+    """A user's own module says nothing of it."""
+    classifier, _, images = folded("tests.own_networks:batch_norm", dtype=np.float32)
+    unfolded = classifier.replace(variables=unfold(classifier, [images]))
+    expected = logits_of(classifier, images, False)
+    for train in (False, True):
+        logits = logits_of(unfolded, images, train)
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_what_is_not_folded():
     classifier, variables, images = folded("resnet10", width=8)
     assert not is_folded(reproducible.variables(classifier.module, normalise(images)))
