@@ -7,10 +7,10 @@ blue one, so that every figure follows from what was painted.
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import cv2
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ from configs import casm_shapes
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
-from saliency_jax.models.classifier import IMAGENET_MEAN
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.saliency import Masker
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import Checkpoints
 from saliency_jax.training.state import NetState, TrainState
@@ -32,24 +33,18 @@ BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
 
 
 @flax.struct.dataclass
-class PaintedMasker:
-    """What `Masker` offers; a pytree, and jittable."""
-
-    scale: jax.Array
-
-    @property
-    def classifier(self):
-        return types.SimpleNamespace(mean=IMAGENET_MEAN)
+class PaintedMasker(Masker):
+    """A masker without networks, whose one variable scales the painted mask."""
 
     def predict(self, images):
         channels = images.astype(jnp.float32)
-        masks = channels[..., 0] / 255 * self.scale
+        masks = channels[..., 0] / 255 * self.variables
         return masks, jax.nn.one_hot(images[:, 0, 0, 2], 10)
 
 
 @pytest.fixture
 def masker():
-    return PaintedMasker(jnp.ones(()))
+    return PaintedMasker(jnp.ones(()), Classifier({}, nn.Module()), nn.Module())
 
 
 def paint(kept, predicted, label, boxes):
@@ -190,7 +185,7 @@ def test_data_without_boxes_gives_accuracy_and_masks_only(painted_run, monkeypat
 
 
 def test_diverged_masks_are_refused(painted_run, monkeypatch, masker):
-    diverged = masker.replace(scale=jnp.array(jnp.nan))
+    diverged = masker.replace(variables=jnp.array(jnp.nan))
     monkeypatch.setattr(evaluate, "load", lambda *names: (diverged, 7))
     with pytest.raises(InputError, match="not finite"):
         evaluate.evaluate(painted_run)
