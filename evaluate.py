@@ -11,8 +11,9 @@ masks: what they answer to the image, to what a mask keeps, to what it leaves.
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +22,8 @@ from absl import flags
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.classes import check_classes
-from saliency_jax.evaluation.judges import load_judges, origins
-from saliency_jax.evaluation.judging import judge_masks, tabulate
+from saliency_jax.evaluation.judges import Judge, load_judges, origins
+from saliency_jax.evaluation.judging import Judged, judge_masks, tabulate
 from saliency_jax.evaluation.scoring import Outcome, Shown, score_masks
 from saliency_jax.metrics import rows
 from saliency_jax.metrics.intervals import wilson_interval
@@ -195,15 +196,7 @@ def evaluate(
             masker, loaded, batches(), count, batch_size, variant=variant
         )
         how |= answers.seconds
-        own = origins(workdir)
-        for name, pictured in tabulate(answers, source.num_classes).items():
-            judge = loaded[name]
-            judged[name] = {
-                "path": str(judge.path),
-                "image_size": judge.image_size,
-                "shares_origin": not own.isdisjoint(origins(judge.path)),
-                "pictures": pictured,
-            }
+        judged = summarise_judges(loaded, answers, workdir, source.num_classes)
     write_results(out / "results.json", table, judged, how)
     print(describe(table, how))
     if judged:
@@ -245,6 +238,23 @@ def summarise(outcome: Outcome) -> dict[str, rows.Row]:
         interval = wilson_interval(int(right.sum()), len(right))
         table["casm"][f"{name}_interval"] = interval
     return table
+
+
+def summarise_judges(
+    judges: Mapping[str, Judge], judged: Judged, workdir: Path, num_classes: int
+) -> dict[str, Any]:
+    """Returns of each judge what `results.json` has of it."""
+    own = origins(workdir)
+    pictures = tabulate(judged, num_classes)
+    return {
+        name: {
+            "path": str(judge.path),
+            "image_size": judge.image_size,
+            "shares_origin": not own.isdisjoint(origins(judge.path)),
+            "pictures": pictures[name],
+        }
+        for name, judge in judges.items()
+    }
 
 
 def draw(

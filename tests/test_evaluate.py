@@ -1,78 +1,29 @@
-"""evaluate.py on a few images in memory, whose masks and classes are painted on them.
-
-The stand-in for a masker reads the mask from the red channel and the class from the
-blue one, so that every figure follows from what was painted.
-"""
+"""evaluate.py on a few images in memory that tell their own masks and classes."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import evaluate
 from configs import casm_shapes
-from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
-from saliency_jax.models.classifier import Classifier
-from saliency_jax.saliency import Masker
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import Checkpoints
 from saliency_jax.training.state import NetState, TrainState
+from tests.painted import SIZE, paint, painted_masker, source_of
 
-SIZE = 16
 BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
-
-
-@flax.struct.dataclass
-class PaintedMasker(Masker):
-    """A masker without networks, whose one variable scales the painted mask."""
-
-    def predict(self, images):
-        channels = images.astype(jnp.float32)
-        masks = channels[..., 0] / 255 * self.variables
-        return masks, jax.nn.one_hot(images[:, 0, 0, 2], 10)
 
 
 @pytest.fixture
 def masker():
-    return PaintedMasker(jnp.ones(()), Classifier({}, nn.Module()), nn.Module())
-
-
-def paint(kept, predicted, label, boxes):
-    """An example whose mask is 1 in `kept` (xyxy) and whose class is `predicted`."""
-    image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    xmin, ymin, xmax, ymax = kept
-    image[ymin:ymax, xmin:xmax, 0] = 255
-    image[..., 2] = predicted
-    pixels = np.asarray(boxes, np.int32).reshape(-1, 4)
-    return {
-        "image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(),
-        "label": label,
-        "boxes": (pixels[:, [1, 0, 3, 2]] / SIZE).astype(np.float32),
-        "boxes_pixels": pixels,
-        "original_size": np.array([SIZE, SIZE], np.int32),
-    }
-
-
-def source_of(records, classes=10, max_boxes=2):
-    return Source(
-        name="painted",
-        split="validation",
-        class_names=tuple(f"class {i}" for i in range(classes)),
-        max_boxes=max_boxes,
-        num_with_boxes=sum(len(record["boxes"]) > 0 for record in records),
-        has_object_masks=False,
-        records=records,
-    )
+    return painted_masker()
 
 
 RECORDS = [
@@ -192,7 +143,7 @@ def test_diverged_masks_are_refused(painted_run, monkeypatch, masker):
 
 
 def test_other_classes_are_refused(painted_run, monkeypatch):
-    source = source_of(RECORDS, classes=100)
+    source = source_of(RECORDS, tuple(map(str, range(100))))
     monkeypatch.setattr(evaluate.sources, "open_source", lambda *names: source)
     with pytest.raises(InputError, match="10 classes.* painted has 100"):
         evaluate.evaluate(painted_run)
