@@ -19,6 +19,14 @@ from saliency_jax.saliency import load_masker
 from tests.painted import source_of
 from tests.weights_files import write_weights
 
+# evaluate.py, where the tests' own tiny network is known.
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import tests.runs, evaluate; evaluate.define_flags(); "
+    "evaluate.run_command(evaluate.main)",
+)
+
 
 @pytest.fixture(scope="module")
 def source():
@@ -143,8 +151,7 @@ def test_origins_go_back_to_the_first_weights(tmp_path):
 def test_the_command(casm_run, classifier_run, tmp_path):
     done = subprocess.run(
         [
-            sys.executable,
-            "evaluate.py",
+            *COMMAND,
             f"--workdir={casm_run}",
             f"--judges={classifier_run},{casm_run}",
             "--variant=follow_up",
