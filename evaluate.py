@@ -52,6 +52,14 @@ RULE = (
     "left out; intervals of 95 %: Wilson's for shares, Student's t for means"
 )
 
+JUDGING_RULE = (
+    "masks binarised as above, rectangles as they are; removed pixels are the mean "
+    "colour of the run's data, or inpainted by Telea's method, radius 3; every image, "
+    "but under the ground-truth box those that have one; cross-entropy and entropy in "
+    "nats; of a run the classifier of its last checkpoint, shown the size that it was "
+    "trained at"
+)
+
 
 def define_flags() -> None:
     """Defines the flags; a program with flags of the same names may import the rest."""
@@ -192,6 +200,7 @@ def evaluate(
     }
     judged = {}
     if loaded:
+        how["judging_rule"] = JUDGING_RULE
         answers = judge_masks(
             masker, loaded, batches(), count, batch_size, variant=variant
         )
@@ -249,6 +258,7 @@ def summarise_judges(
     return {
         name: {
             "path": str(judge.path),
+            "step": judge.step,
             "image_size": judge.image_size,
             "shares_origin": not own.isdisjoint(origins(judge.path)),
             "pictures": pictures[name],

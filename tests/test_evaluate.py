@@ -117,6 +117,22 @@ def test_figures_do_not_depend_on_the_batch_size(painted_run, tmp_path):
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
+def test_the_follow_ups_box_misses_what_the_authors_hits(painted_run, monkeypatch):
+    # five of the box's eight rows; less a row and a column, 28 of 64 pixels
+    records = [paint([2, 4, 10, 9], predicted=3, label=3, boxes=[BOX])]
+    monkeypatch.setattr(
+        evaluate.sources, "open_source", lambda *names: source_of(records)
+    )
+    errors = {}
+    for variant in ("author", "follow_up"):
+        evaluate.evaluate(painted_run, variant=variant)
+        results = results_of(painted_run / "evaluation")
+        assert results["how"]["variant"] == variant and results["judges"] == {}
+        errors[variant] = results["rows"]["casm"]["le"]
+    assert errors == {"author": 0, "follow_up": 1}
+    assert "less its last row and column" in results["how"]["rule"]
+
+
 def test_limit_takes_the_first_images(painted_run):
     evaluate.evaluate(painted_run, limit=2)
     results = results_of(painted_run / "evaluation")
@@ -147,6 +163,12 @@ def test_other_classes_are_refused(painted_run, monkeypatch):
     monkeypatch.setattr(evaluate.sources, "open_source", lambda *names: source)
     with pytest.raises(InputError, match="10 classes.* painted has 100"):
         evaluate.evaluate(painted_run)
+
+
+def test_a_wrong_judge_is_named_before_the_work(painted_run, tmp_path):
+    with pytest.raises(InputError, match="judge nowhere does not exist"):
+        evaluate.evaluate(painted_run, judges=["nowhere"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_way_of_the_folder_is_named(painted_run, tmp_path):

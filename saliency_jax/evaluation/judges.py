@@ -26,11 +26,13 @@ class Judge(NamedTuple):
       path: the run or the weights file that it comes from.
       classifier: with the normalisation of its own input.
       image_size: the side in pixels of the images that it is shown.
+      step: of the run's checkpoint; None for a weights file.
     """
 
     path: Path
     classifier: Classifier
     image_size: int
+    step: int | None = None
 
 
 def load_judges(
@@ -89,9 +91,9 @@ def _judge_from_run(workdir: Path, source: Source) -> Judge:
     check_classes(workdir, config, source)
     module = create_classifier(config["classifier"] | {"dtype": "float32"})
     size = config["data"]["image_size"]
-    variables = start.restore_classifier(workdir, module, size)
+    variables, step = start.restore_classifier(workdir, module, size)
     mean, std = tuple(config["data"]["mean"]), tuple(config["data"]["std"])
-    return Judge(workdir, Classifier(variables, module, mean, std), size)
+    return Judge(workdir, Classifier(variables, module, mean, std), size, step)
 
 
 def _judge_from_file(

@@ -129,11 +129,13 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
                 f"classifier run {init} has {section}.{name} = {shorten(theirs)}, this "
                 f"config has {shorten(ours)}: make them agree"
             )
-    return restore_classifier(path, module, size)
+    return restore_classifier(path, module, size)[0]
 
 
-def restore_classifier(workdir: Path, module: nn.Module, image_size: int) -> PyTree:
-    """The variables of the classifier in a run's last checkpoint.
+def restore_classifier(
+    workdir: Path, module: nn.Module, image_size: int
+) -> tuple[PyTree, int]:
+    """The variables of the classifier in a run's last checkpoint, and its step.
 
     Args:
       workdir: of a run of either stage.
@@ -146,7 +148,8 @@ def restore_classifier(workdir: Path, module: nn.Module, image_size: int) -> PyT
     like = jax.eval_shape(
         lambda key: init_networks(module, None, key, image_size), jax.random.key(0)
     )
-    return restore_networks(workdir, "last", like)[0]["classifier"]
+    networks, step = restore_networks(workdir, "last", like)
+    return networks["classifier"], step
 
 
 def with_live_batch_norm(

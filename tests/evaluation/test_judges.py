@@ -167,7 +167,7 @@ def test_the_command(casm_run, classifier_run, tmp_path):
     assert list(results["judges"]) == ["classifier", "casm"]
     own = results["judges"]["casm"]
     assert own["path"] == str(casm_run) and own["shares_origin"]
-    assert own["image_size"] == 32
+    assert (own["image_size"], own["step"]) == (32, 6)
     # the run's own classifier on the clean images: the accuracy of the first table
     clean = own["pictures"]["image"]["clean"]
     assert clean["accuracy"] == results["rows"]["casm"]["accuracy"]
