@@ -48,11 +48,13 @@ class Judged(NamedTuple):
 
     Attributes:
       answers: to each picture of all images.
+      areas: of each binary mask, the share of its image that it keeps.
       has_box: which images have a box, so that its mask means something.
       seconds: what took how long.
     """
 
     answers: Answered
+    areas: dict[str, Float[np.ndarray, "B"]]
     has_box: Bool[np.ndarray, "B"]
     seconds: dict[str, float]
 
@@ -93,7 +95,7 @@ def judge_masks(
 
     cv2.setNumThreads(1)  # the pool's threads are enough
     seconds = dict.fromkeys(("inpainting", "wait"), 0.0)
-    parts, has_box = [], []
+    parts, areas, has_box = [], [], []
     start = time.perf_counter()
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as threads,
@@ -101,17 +103,13 @@ def judge_masks(
     ):
         for batch in batches:
             masks = np.asarray(saliency_fn(masker, place(batch["image"])))
-            pictures = edited(
-                batch["image"],
-                binary_masks(masks, batch, variant),
-                masker.classifier.mean,
-                place,
-                threads,
-                seconds,
-            )
-            parts.append(ask(judges, pictures, place(batch["label"]), batch["valid"]))
-            has_box.append(is_filed(batch["boxes_pixels"][batch["valid"]]).any(axis=1))
-            bar.update(int(batch["valid"].sum()))
+            binary, valid = binary_masks(masks, batch, variant), batch["valid"]
+            mean = masker.classifier.mean
+            pictures = edited(batch["image"], binary, mean, place, threads, seconds)
+            parts.append(ask(judges, pictures, place(batch["label"]), valid))
+            areas.append({row: binary[row][valid].mean(axis=(1, 2)) for row in binary})
+            has_box.append(is_filed(batch["boxes_pixels"][valid]).any(axis=1))
+            bar.update(int(valid.sum()))
     return Judged(
         {
             picture: {
@@ -120,6 +118,7 @@ def judge_masks(
             }
             for picture in parts[0]
         },
+        {row: np.concatenate([part[row] for part in areas]) for row in areas[0]},
         np.concatenate(has_box),
         {
             "judging_seconds": time.perf_counter() - start,
@@ -237,9 +236,10 @@ def answer(
 def tabulate(judged: Judged, num_classes: int) -> dict[str, Any]:
     """Returns `{judge: {mask: {edit: figures}}}`; `judgement.summarise` names those.
 
-    The clean images stand under "image", "clean". Every image counts, but under the
-    mask of the ground-truth box, which is left out where no image has one, only those
-    that have a box.
+    Beside them stands the mean `mask_area`, without which they say little. The clean
+    images stand under "image", "clean", and have no mask. Every image counts, but under
+    the mask of the ground-truth box, which is left out where no image has one, only
+    those that have a box.
     """
     table: dict[str, Any] = {}
     everything = np.ones_like(judged.has_box)
@@ -249,5 +249,7 @@ def tabulate(judged: Judged, num_classes: int) -> dict[str, Any]:
             continue
         for name, answers in of_judges.items():
             figures = judgement.summarise(answers, counted, num_classes)
+            if row in judged.areas:
+                figures["mask_area"] = float(judged.areas[row][counted].mean())
             table.setdefault(name, {}).setdefault(row, {})[edit] = figures
     return table

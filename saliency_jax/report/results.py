@@ -97,14 +97,14 @@ def describe_judges(judges: Judges, how: Mapping[str, Any]) -> str:
 
     Args:
       judges: of each its `pictures`, `{mask: {edit: figures}}`, whose figures
-        `metrics.judgement.summarise` names, and whether it `shares_origin` with the
-        run's own classifier.
+        `metrics.judgement.summarise` names, with the `mask_area` where there is a mask;
+        and whether it `shares_origin` with the run's own classifier.
       how: as for `describe`.
     """
     pictures = [
-        (row, edit)
+        (row, edit, format_per_cent(figures["mask_area"]) if row != "image" else "-")
         for row, edits in next(iter(judges.values()))["pictures"].items()
-        for edit in edits
+        for edit, figures in edits.items()
     ]
     header = [
         f"{name}*" if judge["shares_origin"] else name for name, judge in judges.items()
@@ -114,11 +114,12 @@ def describe_judges(judges: Judges, how: Mapping[str, Any]) -> str:
         body = [
             [
                 f"{ROW_NAMES[row]}, {EDIT_NAMES[edit]}",
+                area,
                 *(cell(judge["pictures"][row][edit]) for judge in judges.values()),
             ]
-            for row, edit in pictures
+            for row, edit, area in pictures
         ]
-        return format_table([title, *header], body)
+        return format_table([title, "mask area %", *header], body)
 
     notes = (
         f"pictures with binary masks, variant {how['variant']}, removed pixels in the "

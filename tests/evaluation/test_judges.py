@@ -172,7 +172,8 @@ def test_the_command(casm_run, classifier_run, tmp_path):
     clean = own["pictures"]["image"]["clean"]
     assert clean["accuracy"] == results["rows"]["casm"]["accuracy"]
     assert clean["images"] == results["how"]["images"] == 25
-    assert own["pictures"]["whole_image"]["masked_in"] == clean
+    whole = own["pictures"]["whole_image"]["masked_in"]
+    assert whole == {**clean, "mask_area": 1}
     assert results["how"]["variant"] == "follow_up"
     assert "binarised at its mean" in results["how"]["rule"]
     assert results["how"]["inpainting_seconds"] > 0

@@ -211,7 +211,11 @@ def test_answers_do_not_depend_on_the_batch_size(pattern):
 
 def test_images_without_a_box_are_left_out_of_its_row_alone():
     table = judging.tabulate(judged({"colour": colour()}), 3)["colour"]
-    counts = {row: edits.popitem()[1]["images"] for row, edits in table.items()}
+    counts = {
+        row: figures["images"]
+        for row, edits in table.items()
+        for figures in edits.values()
+    }
     assert counts == {
         "image": 5,
         "casm": 5,
@@ -219,6 +223,20 @@ def test_images_without_a_box_are_left_out_of_its_row_alone():
         "center_box": 5,
         "ground_truth_box": 4,
     }
+    areas = {
+        row: edits["masked_in"]["mask_area"]
+        for row, edits in table.items()
+        if row != "image"
+    }
+    assert areas == pytest.approx(
+        {
+            "casm": (3 * 64 + 16 + 13 * 7) / 5 / SIZE**2,
+            "whole_image": 1,
+            "center_box": 144 / SIZE**2,
+            # of the two boxes of the third image the larger one
+            "ground_truth_box": (3 * 64 + 256) / 4 / SIZE**2,
+        }
+    )
     without = judging.tabulate(judged({"colour": colour()}, RECORDS[1:2]), 3)["colour"]
     assert list(without) == ["image", "casm", "whole_image", "center_box"]
     assert list(without["casm"]) == ["masked_in", "masked_out", "inpainted"]
