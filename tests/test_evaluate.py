@@ -1,83 +1,29 @@
-"""evaluate.py on a few images in memory, whose masks and classes are painted on them.
-
-The stand-in for a masker reads the mask from the red channel and the class from the
-blue one, so that every figure follows from what was painted.
-"""
+"""evaluate.py on a few images in memory that tell their own masks and classes."""
 
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 
-import cv2
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import evaluate
 from configs import casm_shapes
-from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
-from saliency_jax.models.classifier import IMAGENET_MEAN
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import Checkpoints
 from saliency_jax.training.state import NetState, TrainState
+from tests.painted import SIZE, paint, painted_masker, source_of
 
-SIZE = 16
 BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
-
-
-@flax.struct.dataclass
-class PaintedMasker:
-    """What `Masker` offers; a pytree, and jittable."""
-
-    scale: jax.Array
-
-    @property
-    def classifier(self):
-        return types.SimpleNamespace(mean=IMAGENET_MEAN)
-
-    def predict(self, images):
-        channels = images.astype(jnp.float32)
-        masks = channels[..., 0] / 255 * self.scale
-        return masks, jax.nn.one_hot(images[:, 0, 0, 2], 10)
 
 
 @pytest.fixture
 def masker():
-    return PaintedMasker(jnp.ones(()))
-
-
-def paint(kept, predicted, label, boxes):
-    """An example whose mask is 1 in `kept` (xyxy) and whose class is `predicted`."""
-    image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    xmin, ymin, xmax, ymax = kept
-    image[ymin:ymax, xmin:xmax, 0] = 255
-    image[..., 2] = predicted
-    pixels = np.asarray(boxes, np.int32).reshape(-1, 4)
-    return {
-        "image": cv2.imencode(".png", image[..., ::-1])[1].tobytes(),
-        "label": label,
-        "boxes": (pixels[:, [1, 0, 3, 2]] / SIZE).astype(np.float32),
-        "boxes_pixels": pixels,
-        "original_size": np.array([SIZE, SIZE], np.int32),
-    }
-
-
-def source_of(records, classes=10, max_boxes=2):
-    return Source(
-        name="painted",
-        split="validation",
-        class_names=tuple(f"class {i}" for i in range(classes)),
-        max_boxes=max_boxes,
-        num_with_boxes=sum(len(record["boxes"]) > 0 for record in records),
-        has_object_masks=False,
-        records=records,
-    )
+    return painted_masker()
 
 
 RECORDS = [
@@ -171,6 +117,22 @@ def test_figures_do_not_depend_on_the_batch_size(painted_run, tmp_path):
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
+def test_the_follow_ups_box_misses_what_the_authors_hits(painted_run, monkeypatch):
+    # five of the box's eight rows; less a row and a column, 28 of 64 pixels
+    records = [paint([2, 4, 10, 9], predicted=3, label=3, boxes=[BOX])]
+    monkeypatch.setattr(
+        evaluate.sources, "open_source", lambda *names: source_of(records)
+    )
+    errors = {}
+    for variant in ("author", "follow_up"):
+        evaluate.evaluate(painted_run, variant=variant)
+        results = results_of(painted_run / "evaluation")
+        assert results["how"]["variant"] == variant and results["judges"] == {}
+        errors[variant] = results["rows"]["casm"]["le"]
+    assert errors == {"author": 0, "follow_up": 1}
+    assert "less its last row and column" in results["how"]["rule"]
+
+
 def test_limit_takes_the_first_images(painted_run):
     evaluate.evaluate(painted_run, limit=2)
     results = results_of(painted_run / "evaluation")
@@ -190,17 +152,23 @@ def test_data_without_boxes_gives_accuracy_and_masks_only(painted_run, monkeypat
 
 
 def test_diverged_masks_are_refused(painted_run, monkeypatch, masker):
-    diverged = masker.replace(scale=jnp.array(jnp.nan))
+    diverged = masker.replace(variables=jnp.array(jnp.nan))
     monkeypatch.setattr(evaluate, "load", lambda *names: (diverged, 7))
     with pytest.raises(InputError, match="not finite"):
         evaluate.evaluate(painted_run)
 
 
 def test_other_classes_are_refused(painted_run, monkeypatch):
-    source = source_of(RECORDS, classes=100)
+    source = source_of(RECORDS, tuple(map(str, range(100))))
     monkeypatch.setattr(evaluate.sources, "open_source", lambda *names: source)
     with pytest.raises(InputError, match="10 classes.* painted has 100"):
         evaluate.evaluate(painted_run)
+
+
+def test_a_wrong_judge_is_named_before_the_work(painted_run, tmp_path):
+    with pytest.raises(InputError, match="judge nowhere does not exist"):
+        evaluate.evaluate(painted_run, judges=["nowhere"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_way_of_the_folder_is_named(painted_run, tmp_path):

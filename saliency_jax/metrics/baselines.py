@@ -5,7 +5,7 @@ the crop, for `localisation.rectangle_scores`.
 """
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
 
@@ -22,6 +22,31 @@ def center_box(count: int, size: int) -> Int[np.ndarray, "B 4"]:
     """
     low, high = round(33 * size / 224), round(191 * size / 224)
     return np.tile([low, low, high, high], (count, 1))
+
+
+def rectangles(
+    boxes_pixels: Int[np.ndarray, "B N 4"],
+    original_size: Int[np.ndarray, "B 2"],
+    size: int,
+) -> dict[str, Int[np.ndarray, "B 4"]]:
+    """All of them for the images of a batch, by the names of their rows."""
+    count = len(boxes_pixels)
+    return {
+        "whole_image": whole_image(count, size),
+        "center_box": center_box(count, size),
+        "ground_truth_box": ground_truth_box(boxes_pixels, original_size, size),
+    }
+
+
+def rectangle_masks(
+    boxes: Int[np.ndarray, "B 4"], size: int
+) -> Bool[np.ndarray, "B S S"]:
+    """Draws the rectangles: True inside."""
+    side = np.arange(size)
+    top, left, bottom, right = (edge[:, None] for edge in boxes.T)
+    inside_rows = (top <= side) & (side < bottom)
+    inside_columns = (left <= side) & (side < right)
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
 def ground_truth_box(

@@ -16,6 +16,12 @@ LE is the share of images without a hit, OM the share without a hit or with a wr
 class, F1 the mean over images of the best box's F1, F1a of the mean over an image's
 boxes. An image without any filed box cannot be scored and is left out of all four.
 
+Those are the rules of the variant "author". The variant "follow_up" is the scorer of
+Phang, Park and Geras, "Investigating and simplifying masking-based saliency methods for
+model interpretability", arXiv 2010.09750: a mask is binarised at its mean, and the
+predicted box lacks the last row and the last column of its component, for that code
+stores them inclusively and reads them exclusively.
+
 Boxes "as filed" are `xmin, ymin, xmax, ymax` in pixels of the original image, and the
 scorer takes xmax and ymax as edges although ImageNet files the last pixel inside.
 Predicted boxes are `ymin, xmin, ymax, xmax` with half-open edges in pixels of the crop.
@@ -29,6 +35,8 @@ from jaxtyping import Bool, Float, Int, Num
 
 Box = tuple[int, int, int, int]
 
+VARIANTS = ("author", "follow_up")
+
 EPSILON = 1e-6  # the published scorer's, in the threshold's clamp and in F1
 
 
@@ -39,6 +47,23 @@ class LocalisationScores(NamedTuple):
     hit: Bool[np.ndarray, "B"]
     f1: Float[np.ndarray, "B"]
     f1a: Float[np.ndarray, "B"]
+
+
+def binarise(
+    masks: Float[np.ndarray, "B H W"], variant: str = "author"
+) -> Bool[np.ndarray, "B H W"]:
+    """Makes masks in [0, 1] binary by the rule of one of `VARIANTS`."""
+    return binarise_mean(masks) if variant == "follow_up" else binarise_quantile(masks)
+
+
+def binarise_mean(masks: Float[np.ndarray, "B H W"]) -> Bool[np.ndarray, "B H W"]:
+    """Keeps, in each mask, the pixels strictly above its mean.
+
+    A constant mask becomes empty.
+    """
+    # Summed in float64, and rounded to the masks' own type: a constant is its mean.
+    mean = masks.mean(axis=(1, 2), dtype=np.float64, keepdims=True)
+    return masks > mean.astype(masks.dtype)
 
 
 def binarise_quantile(masks: Float[np.ndarray, "B H W"]) -> Bool[np.ndarray, "B H W"]:
@@ -77,13 +102,16 @@ def largest_component_box(binary: Bool[np.ndarray, "H W"]) -> Box | None:
     return y, x, y + height, x + width
 
 
-def predicted_boxes(masks: Float[np.ndarray, "B H W"]) -> Int[np.ndarray, "B 4"]:
+def predicted_boxes(
+    masks: Float[np.ndarray, "B H W"], variant: str = "author"
+) -> Int[np.ndarray, "B 4"]:
     """Returns the box that each soft mask predicts; `0, 0, 0, 0` for an empty one."""
     boxes = np.zeros((len(masks), 4), int)
-    for index, binary in enumerate(binarise_quantile(masks)):
+    for index, binary in enumerate(binarise(masks, variant)):
         box = largest_component_box(binary)
         if box is not None:
             boxes[index] = box
+            boxes[index, 2:] -= variant == "follow_up"
     return boxes
 
 
@@ -120,6 +148,7 @@ def casm_scores(
     masks: Float[np.ndarray, "B S S"],
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],
+    variant: str = "author",
 ) -> LocalisationScores:
     """Scores soft masks by CASM's rules.
 
@@ -128,6 +157,7 @@ def casm_scores(
         that were cropped at the centre.
       boxes_pixels: boxes as filed; rows of -1 are padding.
       original_size: (width, height) of the original images.
+      variant: of the binarisation and the predicted box, one of `VARIANTS`.
     """
     size = masks.shape[1]
     truth = boxes_after_resize_and_crop(boxes_pixels, original_size, size)
@@ -138,7 +168,7 @@ def casm_scores(
         left, top, right, bottom = visible[index, box]
         inside[index, box] = masks[index, top:bottom, left:right].sum(dtype=np.float64)
     total = masks.sum(axis=(1, 2), dtype=np.float64)
-    return _scores(predicted_boxes(masks), inside, total, truth, filed, size)
+    return _scores(predicted_boxes(masks, variant), inside, total, truth, filed, size)
 
 
 def rectangle_scores(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saliency_jax.metrics.baselines import center_box, ground_truth_box, whole_image
+from saliency_jax.metrics.baselines import rectangles
 from saliency_jax.metrics.intervals import (
     Interval,
     mean_interval,
@@ -37,6 +37,7 @@ def measure(
     masks: Float[np.ndarray, "B S S"],
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],
+    variant: str = "author",
 ) -> dict[str, Measured]:
     """Scores masks and the naive baselines on the same images.
 
@@ -44,19 +45,17 @@ def measure(
       masks: in [0, 1], 1 = salient.
       boxes_pixels: boxes as filed; rows of -1 are padding.
       original_size: (width, height) of the original images.
+      variant: one of `localisation.VARIANTS`, for the masks; a rectangle is its own
+        box under both.
     """
-    count, size = masks.shape[:2]
-    rectangles = {
-        "whole_image": whole_image(count, size),
-        "center_box": center_box(count, size),
-        "ground_truth_box": ground_truth_box(boxes_pixels, original_size, size),
-    }
+    size = masks.shape[1]
     rows = {
         "casm": Measured(
-            casm_scores(masks, boxes_pixels, original_size), mask_statistics(masks)
+            casm_scores(masks, boxes_pixels, original_size, variant),
+            mask_statistics(masks),
         )
     }
-    for name, boxes in rectangles.items():
+    for name, boxes in rectangles(boxes_pixels, original_size, size).items():
         rows[name] = Measured(
             rectangle_scores(boxes, boxes_pixels, original_size, size),
             rectangle_statistics(boxes, size),

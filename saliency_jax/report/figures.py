@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt8
 
 from saliency_jax.errors import InputError
+from saliency_jax.inpainting import inpaint_telea
 
 READABLE_SIDE = 144  # the least side of a cell in pixels
 GAP = 4
@@ -75,7 +76,7 @@ def localisation_grid(
         _as_uint8(images), binary, predicted, filed, strict=True
     ):
         large = _enlarge_smoothly(image)
-        inpainted = _enlarge_smoothly(inpaint_telea(image, mask))
+        inpainted = _enlarge_smoothly(inpaint_telea(image, mask, mean))
         scale = large.shape[0] // image.shape[0]
         boxes = [(edges, FILED) for edges in truth]
         if box.any():
@@ -101,13 +102,6 @@ def masked_pair(
     masked_in = keep * image + (1 - keep) * fill
     masked_out = (1 - keep) * image + keep * fill
     return _round_to_uint8(masked_in), _round_to_uint8(masked_out)
-
-
-def inpaint_telea(
-    image: UInt8[np.ndarray, "H W 3"], removed: Bool[np.ndarray, "H W"]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Fills the removed pixels from their surroundings: Telea's method, radius 3."""
-    return cv2.inpaint(image, removed.astype(np.uint8), 3, cv2.INPAINT_TELEA)
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -1,7 +1,7 @@
 """The results of an evaluation, as `results.json` and as text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.report.table import format_per_cent, format_table
 
 ROW_NAMES = {
+    "image": "image",
     "casm": "CASM",
     "whole_image": "whole image",
     "center_box": "centre box",
@@ -22,22 +23,35 @@ MASK_NAMES = {
     "mask_total_variation": "total variation %",
 }
 
+EDIT_NAMES = {
+    "clean": "clean",
+    "masked_in": "masked-in",
+    "masked_out": "masked-out",
+    "inpainted": "masked-out inpainted",
+}
+
 Rows = Mapping[str, Mapping[str, Any]]
+Judges = Mapping[str, Mapping[str, Any]]
 
 
-def write_results(path: Path, rows: Rows, how: Mapping[str, Any]) -> None:
-    """Writes `{"rows": rows, "how": how}`, the whole file or nothing.
+def write_results(
+    path: Path, rows: Rows, judges: Judges, how: Mapping[str, Any]
+) -> None:
+    """Writes `{"rows": rows, "judges": judges, "how": how}`, all of it or nothing.
 
     Args:
       path: of the JSON file.
       rows: of each row its figures, as fractions; `metrics.rows.summarise` names them.
+      judges: of each judge what `describe_judges` needs, and more.
       how: what made the figures: command, data, rule, versions, device, times.
 
     Raises:
       InputError: when the file cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
-    text = json.dumps({"rows": rows, "how": how}, indent=2, allow_nan=False)
+    text = json.dumps(
+        {"rows": rows, "judges": judges, "how": how}, indent=2, allow_nan=False
+    )
     try:
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
@@ -76,3 +90,55 @@ def describe(rows: Rows, how: Mapping[str, Any]) -> str:
         f"{how['compile_seconds']:.1f} s, all together {how['wall_seconds']:.1f} s"
     )
     return "\n\n".join((what, table(SCORE_NAMES), table(MASK_NAMES), notes))
+
+
+def describe_judges(judges: Judges, how: Mapping[str, Any]) -> str:
+    """Returns a table of each figure, a row for each picture and a column for a judge.
+
+    Args:
+      judges: of each its `pictures`, `{mask: {edit: figures}}`, whose figures
+        `metrics.judgement.summarise` names, with the `mask_area` where there is a mask;
+        and whether it `shares_origin` with the run's own classifier.
+      how: as for `describe`.
+    """
+    pictures = [
+        (row, edit, format_per_cent(figures["mask_area"]) if row != "image" else "-")
+        for row, edits in next(iter(judges.values()))["pictures"].items()
+        for edit, figures in edits.items()
+    ]
+    header = [
+        f"{name}*" if judge["shares_origin"] else name for name, judge in judges.items()
+    ]
+
+    def table(title: str, cell: Callable[[Mapping[str, Any]], str]) -> str:
+        body = [
+            [
+                f"{ROW_NAMES[row]}, {EDIT_NAMES[edit]}",
+                area,
+                *(cell(judge["pictures"][row][edit]) for judge in judges.values()),
+            ]
+            for row, edit, area in pictures
+        ]
+        return format_table([title, "mask area %", *header], body)
+
+    notes = (
+        f"pictures with binary masks, variant {how['variant']}, removed pixels in the "
+        f"mean colour\njudged in {how['judging_seconds']:.1f} s; inpainting "
+        f"{how['inpainting_seconds']:.2f} processor s beside it, waited for "
+        f"{how['judging_waited_for_inpainting_seconds']:.2f} s"
+    )
+    if any(judge["shares_origin"] for judge in judges.values()):
+        notes += (
+            "\n* is the run's own classifier, or goes back to the same run or weights"
+        )
+    return "\n\n".join(
+        (
+            table(
+                "accuracy %",
+                lambda f: format_per_cent(f["accuracy"], f["accuracy_interval"]),
+            ),
+            table("cross-entropy, nats", lambda f: f"{f['cross_entropy']:.3f}"),
+            table("entropy, nats", lambda f: f"{f['entropy']:.3f}"),
+            notes,
+        )
+    )

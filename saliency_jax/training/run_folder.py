@@ -115,24 +115,45 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         raise InputError(f"config.seed = {config.seed}: expected at least 0")
 
 
+def network_values(network: str, known: Known) -> dict[str, Any]:
+    """A network's options and normalisation: what is known, else the network's own.
+
+    Args:
+      network: one of `create.BACKBONES`.
+      known: of what the network's weights are taken from.
+
+    Returns:
+      By the names of a config's fields, those that the network has; `Unclear` where
+      `known` is.
+
+    Raises:
+      InputError: the network is unknown, or what is known is of another network.
+    """
+    backbone = create.find_backbone(network)
+    values = {"data.mean": backbone.mean, "data.std": backbone.std}
+    values |= {f"classifier.{name}": v for name, v in backbone.options.items()}
+    for field, told in known.values.items():
+        name = field.partition(".")[2]
+        if field in values:
+            values[field] = told
+        elif told != create.WITHOUT_OPTION.get(name):
+            raise InputError(
+                f"{known.source} is of a network with {name} = {told!r}, an option "
+                f"that {network} does not have: name the network that it is of instead"
+            )
+    return values
+
+
 def _resolve_network(config: ConfigDict, known: Known) -> None:
     network = config.classifier.network
-    backbone = create.find_backbone(network)
-    defaults = {"data.mean": backbone.mean, "data.std": backbone.std}
-    defaults |= {f"classifier.{name}": v for name, v in backbone.options.items()}
+    values = network_values(network, known)
     fields = ["data.mean", "data.std", *(f"classifier.{o}" for o in create.OPTIONS)]
     for field in fields:
         section, name = field.split(".")
         given, told = config[section][name], known.values.get(field)
-        if field not in defaults:
+        if field not in values:
             if given:
                 raise InputError(create.unknown_option(network, name, given))
-            if told not in (None, create.WITHOUT_OPTION.get(name)):
-                raise InputError(
-                    f"{known.source} is of a network with {name} = {told!r}, an option "
-                    f"that {network} does not have: set --config.classifier.network to "
-                    "the network that it is of"
-                )
         elif given:
             if told and not isinstance(told, Unclear) and not _same(told, given):
                 raise InputError(
@@ -146,7 +167,7 @@ def _resolve_network(config: ConfigDict, known: Known) -> None:
                 f"in no known form: set --config.{field}"
             )
         else:
-            config[section][name] = defaults[field] if told is None else told
+            config[section][name] = values[field]
 
 
 def _same(told: Any, given: Any) -> bool:

@@ -25,6 +25,12 @@ def by_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
+def evaluation_mesh(batch_size: int) -> Mesh:
+    """A mesh of all devices, or of one where a batch does not divide over them."""
+    devices = jax.devices()
+    return data_mesh(devices[:1] if batch_size % len(devices) else devices)
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Checks that a global batch divides over the devices and processes.
 

@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import grain
 import jax
 from ml_collections import ConfigDict
@@ -57,6 +58,15 @@ def known_network(config: ConfigDict, workdir: Path) -> Known:
         return NOTHING_KNOWN
     if path.is_dir():
         return _known_of_run(path, config)
+    return known_of_file(path)
+
+
+def known_of_file(path: Path) -> Known:
+    """What a weights file's metadata tell of its network.
+
+    Raises:
+      InputError: it is not a readable safetensors file.
+    """
     return Known(f"weights file {path}", told_by_metadata(read_metadata(path)))
 
 
@@ -124,10 +134,27 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
                 f"classifier run {init} has {section}.{name} = {shorten(theirs)}, this "
                 f"config has {shorten(ours)}: make them agree"
             )
+    return restore_classifier(path, module, size)[0]
+
+
+def restore_classifier(
+    workdir: Path, module: nn.Module, image_size: int
+) -> tuple[PyTree, int]:
+    """The variables of the classifier in a run's last checkpoint, and its step.
+
+    Args:
+      workdir: of a run of either stage.
+      module: of the run's classifier.
+      image_size: side of its images in pixels.
+
+    Raises:
+      InputError: when there is no checkpoint, or it does not fit.
+    """
     like = jax.eval_shape(
-        lambda key: init_networks(module, None, key, size), jax.random.key(0)
+        lambda key: init_networks(module, None, key, image_size), jax.random.key(0)
     )
-    return restore_networks(path, "last", like)[0]["classifier"]
+    networks, step = restore_networks(workdir, "last", like)
+    return networks["classifier"], step
 
 
 def with_live_batch_norm(

@@ -22,6 +22,15 @@ def test_whole_image_hits_only_boxes_of_more_than_half_the_image():
     assert scores.f1[0] == pytest.approx(2 / 3, abs=2e-6)
 
 
+def test_a_drawn_rectangle_has_its_edges_half_open():
+    boxes = np.array([[1, 0, 3, 2], [0, 0, 4, 4], [0, 0, 0, 0]])
+    first, whole, empty = baselines.rectangle_masks(boxes, 4).astype(int)
+    np.testing.assert_array_equal(
+        first, [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    )
+    assert whole.all() and not empty.any()
+
+
 def test_ground_truth_box_is_the_largest_visible_one():
     boxes = np.array([[[0, 0, 40, 10], [22, 0, 28, 9], [-1, -1, -1, -1]]])
     # 60 x 10 is cropped to columns 25..35, where the first is larger

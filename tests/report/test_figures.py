@@ -64,18 +64,6 @@ def test_strip_takes_floats_as_well_and_keeps_large_images(images):
     np.testing.assert_array_equal(cells(from_bytes, 1, 1, 224)[0][0], large[0])
 
 
-def test_inpainting_changes_the_hole_only(images):
-    smooth = np.full((16, 16, 3), 90, np.uint8)
-    removed = np.zeros((16, 16), bool)
-    removed[5:10, 4:9] = True
-    holed = np.where(removed[..., None], 255, smooth).astype(np.uint8)
-    filled = figures.inpaint_telea(holed, removed)
-    np.testing.assert_allclose(filled.astype(int), smooth, atol=2)
-    noisy = figures.inpaint_telea(images[0], removed)
-    np.testing.assert_array_equal(noisy[~removed], images[0][~removed])
-    assert (noisy[removed] != images[0][removed]).any()
-
-
 def test_grid_rows_and_boxes():
     images = np.full((2, 160, 160, 3), 90, np.uint8)
     binary = np.zeros((2, 160, 160), bool)

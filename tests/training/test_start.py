@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import flax.traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from saliency_jax.data.shapes import CLASSES
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import create_classifier
-from saliency_jax.models.weight_names import torch_shape
 from saliency_jax.training import run_folder, sharding
 from saliency_jax.training.checkpoints import restore_networks
 from saliency_jax.training.start import (
@@ -26,6 +24,7 @@ from saliency_jax.training.start import (
 )
 from tests.models import reproducible
 from tests.runs import casm_config, classifier_config
+from tests.weights_files import write_weights
 
 
 def resolved(config):
@@ -53,27 +52,10 @@ def test_a_casm_run_gives_its_classifier_too(casm_run):
     assert set(variables) == {"params", "batch_stats"}
 
 
-def write_weights(config, path, num_classes=10):
-    """A file that fits the config's network, up to the number of classes."""
-    module = create_classifier(config.classifier).clone(num_classes=num_classes)
-    shapes = jax.eval_shape(
-        lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)), False),
-        jax.random.key(0),
-    )
-    arrays = reproducible.state_dict(
-        {
-            module.weight_names.name(path): torch_shape(leaf.shape)
-            for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
-        }
-    )
-    safetensors.numpy.save_file(arrays, path)
-    return arrays
-
-
 def test_a_weights_file_is_imported(tmp_path):
     path = tmp_path / "weights.safetensors"
     config = resolved(casm_config("data", path))
-    arrays = write_weights(config, path)
+    arrays = write_weights(path, create_classifier(config.classifier))
     variables = initial_classifier(config)
     np.testing.assert_array_equal(
         variables["params"]["fc"]["kernel"], arrays["fc.weight"].T
@@ -86,7 +68,8 @@ def test_a_weights_file_is_imported(tmp_path):
 def test_a_new_head_for_weights_of_other_classes(tmp_path):
     path = tmp_path / "weights.safetensors"
     config = resolved(classifier_config("data", classifier__init=str(path)))
-    arrays = write_weights(config, path, num_classes=7)
+    module = create_classifier(config.classifier).clone(num_classes=7)
+    arrays = write_weights(path, module)
     with pytest.raises(InputError, match="7 classes apart.*10.*new_head=True"):
         initial_classifier(config)
     config.classifier.new_head = True

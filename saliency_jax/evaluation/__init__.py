@@ -1,0 +1,1 @@
+"""Passes of trained networks over a data set; what `evaluate.py` puts together."""

@@ -1,0 +1,150 @@
+"""The pass that scores a run's masks: networks, then metrics in threads beside them."""
+
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from tqdm import tqdm
+
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.timing import call_timed, timed
+from saliency_jax.metrics import rows
+from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
+from saliency_jax.saliency import Masker
+from saliency_jax.training import sharding
+from saliency_jax.training.evaluators import top_hits
+from saliency_jax.types import Batch
+
+IMAGES_PER_TASK = 8  # of the metric part: a few MB at 224 pixels, near the cores
+BATCH_FIELDS = ("image", "label", "boxes_pixels", "original_size")
+
+
+class Shown(NamedTuple):
+    """An image that was picked for the pictures."""
+
+    image: Num[np.ndarray, "S S 3"]
+    mask: Float[np.ndarray, "S S"]
+    boxes: Int[np.ndarray, "_ 4"]
+    label: int
+
+
+class Outcome(NamedTuple):
+    """What a pass over the images gave."""
+
+    measured: dict[str, rows.Measured]
+    top_hits: Bool[np.ndarray, "B 5"]
+    shown: list[Shown]
+    seconds: dict[str, float]
+
+
+def score_masks(
+    masker: Masker,
+    batches: Iterable[Batch],
+    count: int,
+    batch_size: int,
+    *,
+    variant: str,
+    pictures: int,
+) -> Outcome:
+    """Passes all images through the networks, and the masks through the metrics.
+
+    Threads measure one batch while the device computes the next.
+
+    Args:
+      masker: of the run.
+      batches: finite, in order; padding is ignored.
+      count: how many images there are.
+      batch_size: of each batch.
+      variant: of the rules, one of `metrics.localisation.VARIANTS`.
+      pictures: how many images to pick for the pictures, at random.
+
+    Raises:
+      InputError: when a mask is not finite.
+    """
+    mesh = sharding.evaluation_mesh(batch_size)
+    masker = jax.device_put(masker, sharding.replicated(mesh))
+    predict = jax.jit(lambda masker, images: masker.predict(images))
+
+    cv2.setNumThreads(1)  # the pool's threads are enough
+    threads = os.cpu_count() or 1
+    picked = np.random.default_rng(0).permutation(count)[:pictures].tolist()
+    seconds = dict.fromkeys(("compile", "network", "wait"), 0.0)
+    compiled, hits, shown, tasks, first = None, [], [], [], 0
+    start = time.perf_counter()
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=count, disable=None, unit="image") as bar,
+    ):
+        pending: list[Future] = []
+        for batch in batches:
+            images = jax.device_put(batch["image"], sharding.by_batch(mesh))
+            if compiled is None:
+                with timed(seconds, "compile"):
+                    compiled = predict.lower(masker, images).compile()
+            with timed(seconds, "network"):
+                masks, logits = jax.device_get(compiled(masker, images))
+
+            valid = np.asarray(batch["valid"])
+            batch = {name: np.asarray(batch[name])[valid] for name in BATCH_FIELDS}
+            masks, logits = masks[valid], logits[valid]
+            if not np.isfinite(masks).all():
+                raise InputError(
+                    "the run's masks are not finite: its training diverged; train "
+                    "again with a lower learning rate"
+                )
+            with timed(seconds, "wait"):  # bounds the masks that are kept
+                wait(pending)
+            pending = [
+                pool.submit(
+                    call_timed,
+                    rows.measure,
+                    masks[part : part + IMAGES_PER_TASK],
+                    batch["boxes_pixels"][part : part + IMAGES_PER_TASK],
+                    batch["original_size"][part : part + IMAGES_PER_TASK],
+                    variant,
+                )
+                for part in range(0, len(masks), IMAGES_PER_TASK)
+            ]
+            tasks += pending
+            hits.append(top_hits(logits, batch["label"]))
+            shown += [
+                show(batch, masks, index - first)
+                for index in picked
+                if first <= index < first + len(masks)
+            ]
+            first += len(masks)
+            bar.update(len(masks))
+        parts = [task.result() for task in tasks]
+    names = parts[0][0].keys()
+    return Outcome(
+        {name: rows.join([measured[name] for measured, _ in parts]) for name in names},
+        np.concatenate(hits),
+        shown,
+        {
+            "network_seconds": seconds["network"],
+            "metric_seconds": sum(busy for _, busy in parts),
+            "metric_threads": threads,
+            "network_waited_for_metric_seconds": seconds["wait"],
+            "compile_seconds": seconds["compile"],
+            "wall_seconds": time.perf_counter() - start,
+        },
+    )
+
+
+def show(batch: Batch, masks: Float[np.ndarray, "B S S"], index: int) -> Shown:
+    """Keeps what the pictures need of one image of a batch."""
+    pixels = batch["boxes_pixels"][index]
+    return Shown(
+        batch["image"][index],
+        masks[index],
+        boxes_after_resize_and_crop(
+            pixels[is_filed(pixels)], batch["original_size"][index], masks.shape[1]
+        ),
+        int(batch["label"][index]),
+    )
