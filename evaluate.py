@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: evaluate.py takes flags")
-    if values.workdir is None:
+    if not values.workdir:
         raise InputError("evaluate.py needs --workdir FOLDER, of a run of train.py")
     evaluate(
         values.workdir,
@@ -164,6 +164,7 @@ def evaluate(
         source,
         batch_size=batch_size,
         image_size=size,
+        num_threads=config["data"]["num_threads"],
         limit=count,
     )
     outcome = score_masks(

@@ -46,7 +46,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: train.py takes flags")
-    if CONFIG.value is None or WORKDIR.value is None:
+    if CONFIG.value is None or not WORKDIR.value:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
     train(CONFIG.value, Path(WORKDIR.value))
 
@@ -97,6 +97,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         pipeline.eval_batches,
         batch_size=config.data.batch_size,
         image_size=config.data.image_size,
+        num_threads=config.data.num_threads,
     )
 
     ############################################################################
@@ -272,8 +273,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
                         f"learning rate and start again in another workdir"
                     )
                 seconds = time.perf_counter() - fetched_at - pause
-                images = timed_steps * config.data.batch_size
-                values["images_per_second"] = images / seconds
+                if timed_steps:
+                    images = timed_steps * config.data.batch_size
+                    values["images_per_second"] = images / seconds
                 writer.scalars(step + 1, values)
                 report_progress(bar, step + 1, config.total_steps, values)
                 pending, timed_steps, pause = [], 0, 0.0
@@ -284,11 +286,15 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ############################################################################
     data.close()
     if not is_casm:
-        split = sources.evaluation_split(config.data.name, config.data.data_dir)
-        validation = sources.open_source(config.data.name, config.data.data_dir, split)
-        scores = evaluate(state, eval_batches(validation))
-        print(f"{split} ({len(validation)} images): {evaluators.one_line(scores)}")
-        run_folder.write_scores(workdir, scores)
+        split = sources.find_evaluation_split(config.data.name, config.data.data_dir)
+        if split is None:
+            print(f"{config.data.name} has no split validation or test to be scored on")
+        else:
+            name, data_dir = config.data.name, config.data.data_dir
+            validation = sources.open_source(name, data_dir, split)
+            scores = evaluate(state, eval_batches(validation))
+            print(f"{split} ({len(validation)} images): {evaluators.one_line(scores)}")
+            run_folder.write_scores(workdir, scores)
     print(f"finished: {workdir}")
 
 
@@ -321,8 +327,9 @@ def report_progress(
         "mask_mean",
     )
     shown = {name: values[name] for name in names if name in values}
-    rate = values["images_per_second"]
-    line = f"{evaluators.one_line(shown)}, {rate:.0f} images/s"
+    line = evaluators.one_line(shown)
+    if "images_per_second" in values:  # not while the steps are being compiled
+        line += f", {values['images_per_second']:.0f} images/s"
     if bar.disable:
         print(f"step {step}/{total_steps}: {line}", flush=True)
     else:

@@ -57,7 +57,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     classifier.num_classes = 0  # taken from the data
     classifier.dtype = "float32"
     classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file
-    classifier.new_head = False  # a fresh last layer, for a file of other classes
+    classifier.new_head = False  # a fresh last layer, for a weights file
     classifier.label_smoothing = 0.0
     classifier.optimiser = ConfigDict(
         {
@@ -91,7 +91,7 @@ def casm_config(
       forms: the smaller forms of the experiment.
 
     Raises:
-      InputError: for a word that is none of these.
+      InputError: for a word that is none of these, or two of a kind.
     """
     config = classifier_config()
     config.stage = "casm"
@@ -121,16 +121,20 @@ def casm_config(
     options.pool_slots = 30
     config.log.picture_every = 500
 
-    for word in arg.split(","):
-        if word in casm.SCORES:
-            options.score = word
-        elif word in casm.VARIANTS:
-            options.variant = word
-        elif word in forms:
-            config.form = word
-        elif word:
-            casm.thinning(word)
-            options.thinning = word
+    chosen: dict[str, str] = {}
+    for word in filter(None, arg.split(",")):
+        kinds = {"score": casm.SCORES, "variant": casm.VARIANTS, "form": forms}
+        kind = next((k for k, words in kinds.items() if word in words), "thinning")
+        if kind == "thinning":
+            casm.thinning(word)  # or says what is known
+        if kind in chosen:
+            raise InputError(
+                f"config argument {arg!r}: {chosen[kind]!r} and {word!r} are both a "
+                f"{kind}; give one"
+            )
+        chosen[kind] = word
+    config.form = chosen.pop("form", "")
+    options.update(chosen)
     return config
 
 

@@ -23,6 +23,7 @@ def read_run_config(workdir: str | Path) -> dict[str, Any]:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, dict) or "stage" not in config:
+    sections = {"stage", "data", "classifier"}
+    if not isinstance(config, dict) or not sections <= config.keys():
         raise InputError(f"{path} is damaged: it is no config of a run")
     return config

@@ -50,9 +50,7 @@ class Masker:
 
 
 @jax.jit
-def saliency_fn(
-    masker: Masker, images: Num[Array, "*B H W 3"]
-) -> Float[Array, "*B H W"]:
+def saliency_fn(masker: Masker, images: Num[Array, "..."]) -> Float[Array, "*B H W"]:
     """Returns saliency maps: for each pixel, how much the classification rests on it.
 
     Jitted, differentiable in the images (if they are floats) and in the masker, works
@@ -65,7 +63,14 @@ def saliency_fn(
 
     Returns:
       Masks in [0, 1], 1 = salient; `float32`.
+
+    Raises:
+      InputError: the images have another shape.
     """
+    if images.ndim not in (3, 4) or images.shape[-1] != 3:
+        raise InputError(
+            f"images of shape {images.shape}: expected [H, W, 3] or [B, H, W, 3], RGB"
+        )
     if images.ndim == 3:
         return masker(images[None])[0]
     return masker(images)
@@ -89,6 +94,8 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
             f"one from it with a config of stage casm and "
             f"--config.classifier.init={workdir}"
         )
+    if isinstance(checkpoint, str) and checkpoint.isdecimal():
+        checkpoint = int(checkpoint)
     # Checkpoints are read only here; a program that makes maps does without orbax.
     from saliency_jax.training.checkpoints import restore_networks
 

@@ -139,6 +139,8 @@ def test_a_killed_run_keeps_something_and_best_has_a_choice(stage, experiment):
 def test_unknown_arguments_are_named(experiment):
     with pytest.raises(InputError, match="'L0'.*F, L, FL or L followed by"):
         config_of("casm", experiment, "L0")
+    with pytest.raises(InputError, match="'F' and 'L100' are both a thinning"):
+        config_of("casm", experiment, "F,smoke,L100")
     with pytest.raises(InputError, match="'author;paper'"):
         config_of("casm", experiment, "author;paper")
     with pytest.raises(InputError, match="'L100': expected one of .*'smoke'"):

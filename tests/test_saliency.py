@@ -51,6 +51,12 @@ def test_one_image_is_a_batch_of_one(masker, masks):
     np.testing.assert_allclose(saliency_fn(masker, IMAGES[3:4])[0], one, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (2, 32, 32, 1), (1, 1, 32, 32, 3)])
+def test_images_of_another_shape_are_refused(masker, shape):
+    with pytest.raises(InputError, match=r"shape \(.*expected \[H, W, 3\] or"):
+        saliency_fn(masker, jnp.zeros(shape))
+
+
 def test_any_size(masker):
     wide = np.tile(IMAGES[:1], (1, 2, 3, 1))
     assert saliency_fn(masker, wide).shape == (1, 32, 48)
@@ -141,6 +147,11 @@ def test_load_masker(casm_run, which):
     assert loaded.classifier.module.num_classes == 10
 
 
+def test_a_step_may_be_text(casm_run):
+    one, other = load_masker(casm_run, "6"), load_masker(casm_run, 6)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_load_masker_takes_the_last_unless_told_otherwise(casm_run):
     default, last = load_masker(str(casm_run)), load_masker(casm_run, "last")
     for one, other in zip(jax.tree.leaves(default), jax.tree.leaves(last), strict=True):
@@ -187,7 +198,7 @@ def test_a_step_that_is_not_kept(casm_run):
         load_masker(casm_run, 3)
 
 
-@pytest.mark.parametrize("content", ["{", "", "[]", "{}"])
+@pytest.mark.parametrize("content", ["{", "", "[]", "{}", '{"stage": "casm"}'])
 def test_a_damaged_config(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json is damaged"):

@@ -161,7 +161,7 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     )
 
 
-def evaluation_split(name: str, data_dir: str) -> str:
+def find_evaluation_split(name: str, data_dir: str) -> str | None:
     """Returns the split to evaluate on, by the data set's information alone.
 
     Args:
@@ -169,16 +169,24 @@ def evaluation_split(name: str, data_dir: str) -> str:
       data_dir: the folder that it was prepared in.
 
     Returns:
-      "validation" where there is one, else "test" (as in TFDS's `cifar10`).
+      "validation" where there is one, else "test" (as in TFDS's `cifar10`), else None.
 
     Raises:
-      InputError: if the name is unknown, the data set not prepared, or it has neither
-        split.
+      InputError: if the name is unknown, or the data set not prepared.
     """
     splits = _open_builder(name, data_dir).info.splits
-    for split in ("validation", "test"):
-        if split in splits:
-            return split
+    return next((split for split in ("validation", "test") if split in splits), None)
+
+
+def evaluation_split(name: str, data_dir: str) -> str:
+    """As `find_evaluation_split`, for those who need one.
+
+    Raises:
+      InputError: also if there is neither split.
+    """
+    if split := find_evaluation_split(name, data_dir):
+        return split
+    splits = _open_builder(name, data_dir).info.splits
     raise InputError(
         f"{name} has no split validation or test to evaluate on, only "
         f"{', '.join(splits)}: prepare it again with one of them"

@@ -89,7 +89,7 @@ def normalisation(
 
     For example "uint8/127.5-1" is (x - 0.5) / 0.5.
     """
-    if not re.search(r"\bRGB\b", text):
+    if not re.match(r"RGB\b", text):
         return Unclear("input", text), Unclear("input", text)
     if "ImageNet mean/std" in text:
         return IMAGENET_MEAN, IMAGENET_STD

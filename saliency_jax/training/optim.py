@@ -48,7 +48,8 @@ def create_optimiser(
       total_steps: where a cosine schedule ends.
 
     Raises:
-      InputError: for an unknown name or schedule, or one that lacks its steps.
+      InputError: for an unknown name or schedule, one that lacks its steps, or a
+        warm-up that never ends.
     """
     if config["name"] == "sgd":
         direction = optax.trace(decay=config["momentum"])
@@ -72,7 +73,11 @@ def create_schedule(
 ) -> optax.Schedule:
     """Builds the learning rate over steps; see `create_optimiser`."""
     peak, warmup = config["learning_rate"], config["warmup_steps"]
-    remaining = max(total_steps - warmup, 1)
+    if warmup >= total_steps:
+        raise InputError(
+            f"optimiser.warmup_steps = {warmup} of total_steps = {total_steps}: the "
+            "learning rate would never reach its peak; give fewer"
+        )
     if config["schedule"] == "constant":
         main = optax.constant_schedule(peak)
     elif config["schedule"] == "step":
@@ -85,7 +90,7 @@ def create_schedule(
             peak, config["decay_every"], config["decay_factor"], staircase=True
         )
     elif config["schedule"] == "cosine":
-        main = optax.cosine_decay_schedule(peak, remaining)
+        main = optax.cosine_decay_schedule(peak, total_steps - warmup)
     else:
         raise InputError(
             f"unknown schedule {config['schedule']!r}: expected 'constant', 'step' or "

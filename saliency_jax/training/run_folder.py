@@ -9,6 +9,7 @@
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -41,6 +42,36 @@ FREE = (
     "classifier.init",
     "model.factory",
 )
+
+
+# The least and the greatest value of fields, by their whole or their last name.
+RANGES = {
+    "seed": (0, 2**32 - 1),
+    "total_steps": (1, math.inf),
+    "data.batch_size": (1, math.inf),
+    "data.image_size": (1, math.inf),
+    "data.holdout": (0, math.inf),
+    "data.num_threads": (1, math.inf),
+    "data.num_workers": (0, math.inf),
+    "checkpoint.every": (1, math.inf),
+    "checkpoint.keep_last": (1, math.inf),
+    "log.every": (1, math.inf),
+    "log.evaluate_every": (1, math.inf),
+    "log.picture_every": (1, math.inf),
+    "classifier.width": (0, math.inf),
+    "classifier.width_multiplier": (0, math.inf),
+    "classifier.epsilon": (0, math.inf),
+    "classifier.label_smoothing": (0, 1),
+    "masker.features": (1, math.inf),
+    "casm.area_factor": (0, math.inf),
+    "casm.pool_slots": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "clip_norm": (0, math.inf),
+    "warmup_steps": (0, math.inf),
+    "decay_factor": (0, 1),
+}
 
 
 class Known(NamedTuple):
@@ -96,23 +127,25 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         )
     config.classifier.num_classes = num_classes
     _resolve_network(config, known)
-    positive = [
-        "total_steps",
-        "data.batch_size",
-        "data.image_size",
-        "checkpoint.every",
-        "checkpoint.keep_last",
-        "log.every",
-        "log.evaluate_every",
-    ]
-    if config.stage == "casm":
-        positive += ["casm.pool_slots", "log.picture_every"]
-    flat = flatten(config.to_dict())
-    for name in positive:
-        if flat[name] < 1:
-            raise InputError(f"config.{name} = {flat[name]}: expected at least 1")
-    if config.seed < 0:
-        raise InputError(f"config.seed = {config.seed}: expected at least 0")
+    _check_ranges(flatten(config.to_dict()))
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    """Checks a config's numbers, by the names of its fields."""
+    for name, value in values.items():
+        limits = RANGES.get(name) or RANGES.get(name.rpartition(".")[2])
+        if limits and not limits[0] <= value <= limits[1]:
+            low, high = limits
+            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise InputError(f"config.{name} = {value}: expected {expected}")
+    for name in ("mean", "std"):
+        numbers = values[f"data.{name}"]
+        if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
+            above = " above 0" if name == "std" else ""
+            raise InputError(
+                f"config.data.{name} = {numbers}: expected three numbers{above}, of "
+                "red, green and blue in [0, 1]"
+            )
 
 
 def network_values(network: str, known: Known) -> dict[str, Any]:
@@ -136,10 +169,16 @@ def network_values(network: str, known: Known) -> dict[str, Any]:
         name = field.partition(".")[2]
         if field in values:
             values[field] = told
+        elif isinstance(told, Unclear):
+            raise InputError(
+                f"{known.source} describes its {told.entry} as {told.text!r}, which is "
+                f"in no known form: mend that entry of its metadata, or remove it"
+            )
         elif told != create.WITHOUT_OPTION.get(name):
             raise InputError(
                 f"{known.source} is of a network with {name} = {told!r}, an option "
-                f"that {network} does not have: name the network that it is of instead"
+                f"that {network} does not have: name the network that it is of "
+                "instead, or remove that entry of the file's metadata"
             )
     return values
 

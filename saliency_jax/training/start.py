@@ -199,18 +199,20 @@ def classifier_command(config: ConfigDict) -> str:
     name = config.data.name
     base = name.partition("/")[0]
     # Data sets without experiments of their own go by those of the most similar one.
-    similar = {
-        "imagenet_loc": "imagenet",
-        "imagenet2012": "imagenet",
+    experiments = {
+        "shapes": "shapes",
+        "tiny_imagenet": "tiny_imagenet",
         "cifar10": "tiny_imagenet",
     }
-    experiment = f"classifier_{similar.get(base, base)}"
+    experiment = f"classifier_{experiments.get(base, 'imagenet')}"
     form = f":{config.form}" if config.form else ""
     command = f"python train.py --config configs/{experiment}.py{form}"
     if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
         command += f" --config.data.name={name}"
     if config.model.factory:
         command += f" --config.model.factory={config.model.factory}"
+    if config.form == "pretrained":
+        command += " --config.classifier.init=WEIGHTS_FILE"
     if config.data.data_dir != "data":
         command += f" --config.data.data_dir={config.data.data_dir}"
     return f"{command} --workdir runs/{experiment}"

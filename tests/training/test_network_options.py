@@ -234,10 +234,24 @@ def test_normalisations_by_hand(text, mean, std):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "RGB", "uint8/127.5-1", "RGB, uint8/255-0.485,0.456", "RGB, uint8/255"]
+    "text",
+    [
+        "",
+        "RGB",
+        "BGR 224x224, or RGB: ImageNet mean/std",
+        "uint8/127.5-1",
+        "RGB, uint8/255-0.485,0.456",
+        "RGB, uint8/255",
+    ],
 )
 def test_normalisations_that_are_not_guessed(text):
     assert normalisation(text) == (Unclear("input", text), Unclear("input", text))
+
+
+def test_an_unclear_entry_that_no_option_is_for(tmp_path):
+    weights = weights_file(tmp_path, {"padding": "same"})
+    with pytest.raises(InputError, match="padding as 'same', .* no known form: mend"):
+        resolved("resnet50", weights, tmp_path)
 
 
 def test_files_without_text(tmp_path):

@@ -158,6 +158,11 @@ def test_warmup_is_linear_and_the_cosine_ends_with_the_run():
     )
 
 
+def test_a_warmup_that_never_ends_is_refused():
+    with pytest.raises(InputError, match="warmup_steps = 20 of total_steps = 20: "):
+        create_schedule(CONSTANT | {"warmup_steps": 20}, 20)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="optimiser 'adamw'.*'sgd' or 'adam'"):
         create_optimiser(CONSTANT | {"name": "adamw"}, 10)

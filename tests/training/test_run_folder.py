@@ -63,11 +63,35 @@ def test_counts_are_at_least_one(name):
         run_folder.resolve(made, 10)
 
 
-def test_a_seed_is_not_negative():
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("seed", -1, "0 to 4294967295"),
+        ("seed", 2**32, "0 to 4294967295"),
+        ("classifier.width", -4, "at least 0"),
+        ("masker.features", 0, "at least 1"),
+        ("classifier.optimiser.momentum", -1.0, "0 to 1"),
+        ("masker.optimiser.learning_rate", float("nan"), "at least 0"),
+        ("masker.optimiser.warmup_steps", -1, "at least 0"),
+        ("casm.area_factor", -0.5, "at least 0"),
+        ("data.std", (0.5, 0.5, 0.0), "three numbers above 0"),
+        ("data.std", (0.5,), "three numbers above 0"),
+        ("data.mean", (0.5, 0.5), "three numbers"),
+    ],
+)
+def test_a_value_out_of_its_range(name, value, expected):
     made = casm_shapes.get_config("smoke")
-    made.seed = -1
-    with pytest.raises(InputError, match=r"config\.seed = -1: expected at least 0"):
+    made.update_from_flattened_dict({name: value})
+    with pytest.raises(InputError, match=rf"config\.{name} = .*: expected {expected}"):
         run_folder.resolve(made, 10)
+
+
+def test_the_ranges_are_of_fields_that_configs_have():
+    names = set()
+    for made in (casm_shapes.get_config(), classifier_shapes.get_config()):
+        fields = run_folder.flatten(made.to_dict())
+        names |= fields.keys() | {name.rpartition(".")[2] for name in fields}
+    assert run_folder.RANGES.keys() <= names
 
 
 def test_unknown_stage():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from configs import casm_tiny_imagenet
 from saliency_jax.data import sources
 from saliency_jax.data.pipeline import make_train_iterator
 from saliency_jax.data.shapes import CLASSES
@@ -109,6 +110,7 @@ def test_a_classifier_run_may_start_from_nothing():
         ("imagenet_loc", "classifier_imagenet", ""),
         ("shapes/128x128", "classifier_shapes", "--config.data.name=shapes/128x128 "),
         ("cifar10", "classifier_tiny_imagenet", "--config.data.name=cifar10 "),
+        ("pets", "classifier_imagenet", "--config.data.name=pets "),
     ],
 )
 def test_the_command_for_a_classifier(name, experiment, named):
@@ -119,9 +121,18 @@ def test_the_command_for_a_classifier(name, experiment, named):
         f"--config.data.data_dir=/sets --workdir runs/{experiment}"
     )
     assert classifier_command(config) == command
+    assert (Path(__file__).parents[2] / f"configs/{experiment}.py").exists()
     with pytest.raises(InputError) as raised:
         initial_classifier(config)
     assert str(raised.value).endswith(f"this makes one: {command}")
+
+
+def test_the_command_for_a_classifier_says_where_it_starts():
+    config = casm_tiny_imagenet.get_config("F,pretrained")
+    assert classifier_command(config) == (
+        "python train.py --config configs/classifier_tiny_imagenet.py:pretrained "
+        "--config.classifier.init=WEIGHTS_FILE --workdir runs/classifier_tiny_imagenet"
+    )
 
 
 def test_the_command_for_a_classifier_names_an_own_network():
