@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     """What a pass over the images gave."""
 
     measured: dict[str, rows.Measured]
-    top_hits: Bool[np.ndarray, "B 5"]
+    top_hits: Bool[np.ndarray, "B R"]
     shown: list[Shown]
     seconds: dict[str, float]
 

@@ -34,8 +34,8 @@ def classification(
 
 def top_hits(
     logits: Shaped[np.ndarray, "B K"], labels: Shaped[np.ndarray, "B"]
-) -> Shaped[np.ndarray, "B 5"]:
-    """Whether the n-th highest logit is the true class, for the first five."""
+) -> Shaped[np.ndarray, "B R"]:
+    """Whether the n-th highest logit is the true class, for the first R = min(5, K)."""
     order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     return order == labels[:, None]
 
