@@ -46,6 +46,7 @@ def painted_run(tmp_path, monkeypatch, masker):
             "data_dir": "nowhere",
             "image_size": SIZE,
             "batch_size": 2,
+            "num_threads": 1,
         },
         "classifier": {"num_classes": 10},
         "casm": {"thinning": "L100", "score": "entropy", "variant": "author"},
@@ -228,7 +229,7 @@ def test_wrong_checkpoints_and_data_are_named(saved_run, tmp_path):
 
 def test_classifier_run_is_told_to_train_casm(tmp_path):
     (tmp_path / "config.json").write_text(
-        json.dumps({"stage": "classifier", "data": {"name": "shapes"}})
+        json.dumps({"stage": "classifier", "data": {}, "classifier": {}})
     )
     with pytest.raises(InputError, match="has no masker: train one"):
         evaluate.evaluate(tmp_path)

@@ -140,7 +140,7 @@ def test_origins_go_back_to_the_first_weights(tmp_path):
         workdir = tmp_path / name
         workdir.mkdir()
         init = str(tmp_path / init) if init else ""
-        config = {"stage": "classifier", "classifier": {"init": init}}
+        config = {"stage": "classifier", "data": {}, "classifier": {"init": init}}
         (workdir / "config.json").write_text(json.dumps(config))
     first, second = tmp_path / "first", tmp_path / "second"
     assert origins(second) == {second, first, weights}
