@@ -287,7 +287,7 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
         raise InputError(
             f"cannot hold out {count} images with boxes of {source.name} "
             f"{source.split}: it has {len(source)} images, {len(chosen)} with boxes; "
-            "hold out fewer"
+            "hold out fewer by --config.data.holdout=N"
         )
     held_out = np.zeros(len(source), bool)
     held_out[chosen] = True

@@ -94,7 +94,8 @@ def _in_processes(
                 if isinstance(message, Exception):
                     raise message
                 yield at_work.pop(connection), message
-                for shard in _first(remaining):
+                shard = next(remaining, None)
+                if shard is not None:
                     at_work[connection] = shard
                     connection.send(shard)
     finally:
@@ -102,11 +103,6 @@ def _in_processes(
             process.terminate()
         for process in workers.values():
             process.join()
-
-
-def _first(shards: Iterator[plan.Shard]) -> Iterator[plan.Shard]:
-    with contextlib.suppress(StopIteration):
-        yield next(shards)
 
 
 def _receive(

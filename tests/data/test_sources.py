@@ -156,9 +156,9 @@ def test_only_images_with_boxes_are_held_out():
 
 
 def test_holding_out_too_many_is_refused():
-    with pytest.raises(InputError, match="cannot hold out 4 images .* 3 with boxes"):
+    with pytest.raises(InputError, match="cannot hold out 4 images .* 3 with boxes; .*N$"):
         split_holdout(_made_up([0, 1, 2, 1]), 4, seed=0)
-    with pytest.raises(InputError, match="cannot hold out 2 images"):
+    with pytest.raises(InputError, match="hold out fewer by --config.data.holdout=N"):
         split_holdout(_made_up([1, 1]), 2, seed=0)
     for source in (_made_up([1, 1]), _made_up([0, 0])):
         with pytest.raises(InputError, match="config.data.holdout must be at least 0"):
