@@ -25,6 +25,7 @@ from saliency_jax.data.sources import (
     NAME_PATTERN,
     PREPARED_BY_TFDS,
     how_to_prepare,
+    read_builder,
 )
 from saliency_jax.errors import InputError
 
@@ -126,8 +127,8 @@ def prepare(
         )
     name = name or builder
     folder = Path(data_dir) / name / config / VERSION
-    if (folder / "dataset_info.json").exists():
-        there = tfds.builder_from_directory(folder)
+    if folder.exists():
+        there = read_builder(folder)
         _check_same(there, asked, strict)
         print(
             f"{name} is already prepared in {folder}: {_contents(there)}; delete that "
@@ -137,7 +138,7 @@ def prepare(
     if builder != "shapes":
         _check_source(builder, source)
     preparation.write_data_set(folder, asked, make, strict, num_workers)
-    there = tfds.builder_from_directory(folder)
+    there = read_builder(folder)
     print(f"{name} is prepared in {folder}: {_contents(there)}")
     _print_unusual(folder)
     return folder
