@@ -268,8 +268,6 @@ def test_names_that_are_not_there_are_told_with_those_that_are(flat_folder, tmp_
     (tmp_path / "pets/1.0.0/dataset_info.json").write_text("{")
     with pytest.raises(InputError, match="pets/1.0.0/dataset_info.json cannot be read"):
         open_source("pets", str(tmp_path), "train")
-    with pytest.raises(InputError, match="--name is for image_folder; shapes keeps"):
-        prepare("shapes", str(tmp_path), name="scenes")
 
 
 def test_a_folder_trains(flat_folder, tmp_path):
