@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -49,7 +50,8 @@ def write_shards(
 
     Raises:
       InputError: if a builder refuses a task.
-      OSError: if files cannot be read or written, or a worker process dies.
+      OSError: if files cannot be read or written, or a worker process dies or meets an
+        error that no builder foresaw, whose traceback it prints.
     """
     if not num_workers:
         tasks = sum(shard.stop - shard.start for shard in pending)
@@ -142,6 +144,12 @@ def _work(connection: Connection, write: Callable[..., ShardReport]) -> None:
                 raise
             except (InputError, OSError) as error:
                 answer = error
+            except Exception as error:
+                traceback.print_exc()  # which would not survive the way
+                answer = ChildProcessError(
+                    f"{type(error).__name__}: {error} "
+                    + " ".join(getattr(error, "__notes__", ()))
+                )
             connection.send(done)
             done = 0
             connection.send(answer)
