@@ -114,9 +114,11 @@ def _receive(
         return connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
+        why = ""
+        if process.exitcode == -signal.SIGKILL:
+            why = " (killed, perhaps for want of memory: try a smaller --num_workers)"
         raise ChildProcessError(
-            f"a worker process ended with code {process.exitcode} (-9: killed, perhaps "
-            "for want of memory, which a smaller --num_workers saves)"
+            f"a worker process ended with code {process.exitcode}{why}"
         ) from None
 
 

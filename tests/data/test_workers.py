@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 
 import pytest
 
@@ -10,15 +11,24 @@ from saliency_jax.data.builders.shapes import shapes_recipe
 from saliency_jax.errors import InputError
 
 
-def test_a_worker_that_dies_is_named(tmp_path, small_shards, monkeypatch):
-    recipe = dataclasses.replace(shapes_recipe(16, 60, 15), make_example=_die)
-    folder, dying = tmp_path / "shapes/16x16/1.0.0", lambda: recipe
-    with pytest.raises(InputError, match="worker process ended with code 9.*kept in"):
-        preparation.write_data_set(folder, {}, dying, False, 2)
+@pytest.mark.parametrize("how", ["exits", "is killed"])
+def test_a_worker_that_dies_is_named(how, tmp_path, small_shards):
+    die, message = {
+        "exits": (_exit, "code 9;"),
+        "is killed": (_kill, r"code -9 \(killed, perhaps for want of memory: .*\);"),
+    }[how]
+    recipe = dataclasses.replace(shapes_recipe(16, 60, 15), make_example=die)
+    folder = tmp_path / "shapes/16x16/1.0.0"
+    with pytest.raises(InputError, match=f"worker process ended with {message} 0 .*ke"):
+        preparation.write_data_set(folder, {}, lambda: recipe, False, 2)
 
 
-def _die(task):
+def _exit(task):
     os._exit(9)
+
+
+def _kill(task):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
