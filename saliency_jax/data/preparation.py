@@ -196,8 +196,9 @@ def _check_splits(recipe: Recipe, counts: dict[tuple[str, int], int]) -> None:
     Raises:
       InputError: which names the split and, where there is one, the folder.
     """
+    filled = {split for split, _ in counts}
     for split in recipe.splits:
-        if split not in {of_split for of_split, _ in counts}:
+        if split not in filled:
             why = recipe.if_empty.get(split, f"{recipe.name} lists no image for it")
             raise InputError(f"the split {split} would be empty: {why}")
 
