@@ -63,7 +63,7 @@ class Folder(torch.utils.data.Dataset):
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         image = cv2.imread(path, transforms.AS_STORED)
         height, width = image.shape[:2]
-        top, left, h, w = transforms._random_window(height, width, _MIN_AREA, rng)
+        top, left, h, w = transforms.random_window(height, width, _MIN_AREA, rng)
         shrinks = self._size**2 < h * w
         image = cv2.resize(
             cv2.cvtColor(image[top : top + h, left : left + w], cv2.COLOR_BGR2RGB),

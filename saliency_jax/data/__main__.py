@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from saliency_jax.data.prepare import prepare
+from saliency_jax.data.prepare import OPTIONS, prepare
 from saliency_jax.data.sources import BUILDERS
 from saliency_jax.errors import InputError, run_command
 
@@ -13,17 +13,31 @@ _USAGE = "python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR"
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of the raw files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "shapes: side in pixels.", 16)
-_NUM_TRAIN = flags.DEFINE_integer("num_train", 10_000, "shapes: training images.", 10)
+# Those of some builders only are None if not given, so that others refuse them.
+_SHAPES = OPTIONS["shapes"]
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    f"shapes: side in pixels (default: {_SHAPES['image_size']}).",
+    16,
+)
+_NUM_TRAIN = flags.DEFINE_integer(
+    "num_train", None, f"shapes: training images (default: {_SHAPES['num_train']}).", 10
+)
 _NUM_VALIDATION = flags.DEFINE_integer(
-    "num_validation", 1_000, "shapes: validation images.", 10
+    "num_validation",
+    None,
+    f"shapes: validation images (default: {_SHAPES['num_validation']}).",
+    10,
 )
 _CLIP_BOXES = flags.DEFINE_boolean(
     "clip_boxes",
-    False,
+    None,
     "Cut boxes that stick out of their image, and exchange reversed edges.",
 )
-_NAME = flags.DEFINE_string("name", "", "image_folder: name of the prepared data set.")
+_NAME = flags.DEFINE_string(
+    "name", None, "image_folder: name of the prepared data set."
+)
 _BOXES = flags.DEFINE_string(
     "boxes",
     None,
@@ -35,7 +49,9 @@ _VALIDATION_FRACTION = flags.DEFINE_float(
     None,
     "image_folder: part of each class to take for validation, where no folder does.",
 )
-_SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "image_folder: which part.")
+_SPLIT_SEED = flags.DEFINE_integer(
+    "split_seed", None, "image_folder: which part (default: 0)."
+)
 _STRICT = flags.DEFINE_boolean(
     "strict", False, "Stop at an image that cannot be read, instead of skipping it."
 )

@@ -105,7 +105,12 @@ def make_train_iterator(
             grain.MultiprocessingOptions(num_workers=num_workers)
         )
     if sharding is not None:
-        place = functools.partial(jax.make_array_from_process_local_data, sharding)
+        # A worker's arrays lie in shared memory, which must be given back before the
+        # end; JAX on a CPU borrows arrays, and keeps them for as long as it likes.
+        own = np.array if num_workers else np.asarray
+        place = lambda values: jax.make_array_from_process_local_data(
+            sharding, own(values)
+        )
         host = grain.experimental.ThreadPrefetchIterDataset(
             batches, prefetch_buffer_size=2
         )

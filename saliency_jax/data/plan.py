@@ -107,8 +107,9 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
         except sqlite3.OperationalError as error:
             raise OSError(f"{path}: {error}") from None
         except UnicodeEncodeError as error:
+            path = os.path.join(recipe.source, error.object)
             raise InputError(
-                f"the file name {error.object!r} is not UTF-8: rename the file"
+                f"the file name {path!r} is not UTF-8: rename the file"
             ) from None
         stray = plan.execute(
             "select path, line from rows where path not in (select path from planned) "

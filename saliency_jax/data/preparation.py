@@ -28,10 +28,11 @@ from tensorflow_datasets.core import splits as tfds_splits
 
 from saliency_jax.data import plan, workers
 from saliency_jax.data.builders import records
-from saliency_jax.data.builders.recipe import Recipe
+from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
 from saliency_jax.data.shards import (
     ShardReport,
     data_path,
+    failing_as_files_do,
     read_report,
     sync_folder,
     write_durably,
@@ -67,9 +68,10 @@ def write_data_set(
       num_workers: as for `workers.write_shards`.
 
     Raises:
-      InputError: for a mistake in the source (nothing is left then), a source that
-        changed since an earlier call, other options than that one's, or anything that
-        keeps files from being read or written.
+      InputError: for a mistake in the source (nothing is left then, unless an image
+        cannot be read and shards are written), a source that changed since an earlier
+        call, other options than that one's, or anything that keeps files from being
+        read or written.
       KeyboardInterrupt: as it comes, after a line on what to do next.
     """
     unfinished = folder.with_name(f"incomplete_{folder.name}")
@@ -122,8 +124,10 @@ def _write_shards(
     if strict:
         _check_none_skipped(unfinished, reports)
     with _removed_on_mistake(unfinished):
+        counts = plan.class_counts(plan_path)
+        _check_splits(recipe, counts)
         _write_pending(recipe, unfinished, shards, reports, strict, num_workers)
-        _check_readable(recipe, plan.class_counts(plan_path), reports)
+        _check_readable(recipe, counts, reports)
     _write_metadata(unfinished, recipe, asked, reports, summary.left_out)
 
 
@@ -184,6 +188,19 @@ def _check_none_skipped(unfinished: Path, reports: Reports) -> None:
                 f"{reason}; it was skipped without --strict: to go on leave that out, "
                 f"or mend the image and delete {unfinished}"
             )
+
+
+def _check_splits(recipe: Recipe, counts: dict[tuple[str, int], int]) -> None:
+    """Refuses a split without any image.
+
+    Raises:
+      InputError: which names the split and, where there is one, the folder.
+    """
+    filled = {split for split, _ in counts}
+    for split in recipe.splits:
+        if split not in filled:
+            why = recipe.if_empty.get(split, f"{recipe.name} lists no image for it")
+            raise InputError(f"the split {split} would be empty: {why}")
 
 
 def _check_readable(
@@ -295,9 +312,9 @@ def _finish(unfinished: Path, folder: Path) -> None:
     }
     for split, count in report["records"].items():
         source = builder.as_data_source(split, decoders=undecoded)
-        if len(source) != count or not all(
-            source[index]["image"] for index in (0, count - 1)
-        ):
+        with failing_as_files_do():
+            whole = all(source[index]["image"] for index in (0, count - 1))
+        if len(source) != count or not whole:
             raise OSError(f"{unfinished}: {len(source)} of {count} {split} images")
     for scrap in (*unfinished.glob("*-?????.json"), *unfinished.glob(f"{_PLAN}*")):
         scrap.unlink()
@@ -320,10 +337,20 @@ def _check_asked(unfinished: Path, asked: Asked, earlier: dict) -> None:
 
 @contextlib.contextmanager
 def _removed_on_mistake(unfinished: Path) -> Iterator[None]:
-    """Removes everything after an `InputError`: mending the source changes it."""
+    """Removes everything after an `InputError`: mending the source changes it.
+
+    An image that cannot be read, an error only if `strict`, need not be mended, so
+    shards that are written stay.
+    """
     try:
         yield
-    except InputError:
+    except InputError as error:
+        written = len(list(unfinished.glob("*.array_record")))
+        if isinstance(error, UnreadableImage) and written:
+            raise InputError(
+                f"{error}; {written} shards are kept in {unfinished}: to go on leave "
+                "out --strict, or mend the image and delete that folder"
+            ) from None
         shutil.rmtree(unfinished)
         raise
 

@@ -4,11 +4,14 @@ TFDS's own preparation works in one process and begins anew when stopped. The on
 (`preparation`) uses all cores and goes on where it was.
 """
 
+import contextlib
 import functools
+import inspect
 import json
 import os
 import re
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -25,10 +28,27 @@ from saliency_jax.data.sources import (
     NAME_PATTERN,
     PREPARED_BY_TFDS,
     how_to_prepare,
+    read_builder,
 )
 from saliency_jax.errors import InputError
 
 VERSION = "1.0.0"
+
+_RECIPES = {
+    "shapes": shapes_recipe,
+    "tiny_imagenet": tiny_imagenet_recipe,
+    "imagenet_loc": imagenet_loc_recipe,
+    "image_folder": image_folder_recipe,
+}
+
+OPTIONS = {
+    builder: {
+        name: None if argument.default is argument.empty else argument.default
+        for name, argument in inspect.signature(recipe).parameters.items()
+    }
+    for builder, recipe in _RECIPES.items()
+}
+"""What each builder can be asked for, and what it does otherwise."""
 
 
 def prepare(
@@ -36,24 +56,26 @@ def prepare(
     data_dir: str,
     source: str | None = None,
     *,
-    name: str = "",
-    image_size: int = 64,
-    num_train: int = 10_000,
-    num_validation: int = 1_000,
-    clip_boxes: bool = False,
+    name: str | None = None,
+    image_size: int | None = None,
+    num_train: int | None = None,
+    num_validation: int | None = None,
+    clip_boxes: bool | None = None,
     boxes: str | None = None,
     validation_fraction: float | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
     strict: bool = False,
     num_workers: int = 0,
 ) -> Path:
     """Writes a data set below `data_dir`, unless it is there already.
 
     What was asked for is recorded in the data set's metadata, and asking for something
-    else in the same place is refused. A preparation that is stopped, by whatever
-    means, leaves nothing that could be opened, and the same call goes on where it was;
-    one that fails for a mistake in the source leaves nothing at all. An earlier data
-    set stays as it was.
+    else in the same place is refused, as is an option that the builder does not have.
+    A preparation that is stopped, by whatever means, leaves nothing that could be
+    opened, and the same call goes on where it was. One that fails for a mistake in the
+    source leaves nothing below `data_dir`; but for an image that cannot be read, if
+    `strict`, what is written is kept, to go on without. An earlier data set stays as
+    it was.
 
     Records and their order depend on the source and the options alone, not on
     `num_workers` or on interruptions. A script that calls this needs the usual
@@ -62,8 +84,9 @@ def prepare(
     Args:
       builder: "shapes", "tiny_imagenet", "imagenet_loc" or "image_folder".
       data_dir: folder of all prepared data sets; made if missing.
-      source: folder of the raw files; none for "shapes".
-      name: of the data set that "image_folder" makes; as the builder if empty.
+      source: folder of the raw files; none for "shapes". For this and what follows
+        None stands for the builder's own value in `OPTIONS`.
+      name: of the data set that "image_folder" makes.
       image_size: side of the scenes of "shapes", in pixels.
       num_train: how many training scenes "shapes" has.
       num_validation: how many validation scenes "shapes" has.
@@ -92,42 +115,39 @@ def prepare(
         raise InputError(
             f"unknown data set {builder!r}: it must be one of {', '.join(BUILDERS)}"
         )
+    given = {
+        "source": source,
+        "name": name,
+        "image_size": image_size,
+        "num_train": num_train,
+        "num_validation": num_validation,
+        "clip_boxes": clip_boxes,
+        "boxes": boxes,
+        "validation_fraction": validation_fraction,
+        "split_seed": split_seed,
+    }
+    given = {option: value for option, value in given.items() if value is not None}
+    _check_options(builder, given)
+    options = OPTIONS[builder] | given
+    name = options.get("name", builder)
     _check_name(builder, name)
     _check_writable(Path(data_dir))
     logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
-    resolved = None if source is None else str(Path(source).resolve())
-    asked: preparation.Asked = {"source": resolved}
-    config = ""
-    if builder == "shapes":
-        asked = {"num_train": num_train, "num_validation": num_validation}
-        config = f"{image_size}x{image_size}"
-        make = functools.partial(shapes_recipe, image_size, num_train, num_validation)
-    elif builder in ("tiny_imagenet", "imagenet_loc"):
-        asked["clip_boxes"] = clip_boxes
-        recipe = (
-            tiny_imagenet_recipe if builder == "tiny_imagenet" else imagenet_loc_recipe
-        )
-        make = functools.partial(recipe, source, clip_boxes)
-    else:
-        asked |= {
-            "boxes": None if boxes is None else str(Path(boxes).resolve()),
-            "validation_fraction": validation_fraction,
-            "split_seed": split_seed,
-            "clip_boxes": clip_boxes,
-        }
-        make = functools.partial(
-            image_folder_recipe,
-            source,
-            name or builder,
-            boxes,
-            validation_fraction,
-            split_seed,
-            clip_boxes,
-        )
-    name = name or builder
+    make = functools.partial(_RECIPES[builder], **options)
+    # The place says the name and the size.
+    asked: preparation.Asked = {
+        option: value
+        for option, value in options.items()
+        if option not in ("name", "image_size")
+    }
+    for path in {"source", "boxes"} & given.keys():
+        asked[path] = str(Path(given[path]).resolve())
+    config = (
+        "{image_size}x{image_size}".format(**options) if builder == "shapes" else ""
+    )
     folder = Path(data_dir) / name / config / VERSION
-    if (folder / "dataset_info.json").exists():
-        there = tfds.builder_from_directory(folder)
+    if folder.exists():
+        there = read_builder(folder)
         _check_same(there, asked, strict)
         print(
             f"{name} is already prepared in {folder}: {_contents(there)}; delete that "
@@ -136,18 +156,29 @@ def prepare(
         return folder
     if builder != "shapes":
         _check_source(builder, source)
-    preparation.write_data_set(folder, asked, make, strict, num_workers)
-    there = tfds.builder_from_directory(folder)
+    try:
+        preparation.write_data_set(folder, asked, make, strict, num_workers)
+    finally:
+        for above in folder.relative_to(data_dir).parents[:-1]:
+            with contextlib.suppress(OSError):  # it holds what was written, or kept
+                (Path(data_dir) / above).rmdir()
+    there = read_builder(folder)
     print(f"{name} is prepared in {folder}: {_contents(there)}")
     _print_unusual(folder)
     return folder
 
 
+def _check_options(builder: str, given: Collection[str]) -> None:
+    for option in given:
+        if option not in OPTIONS[builder]:
+            takers = [other for other in OPTIONS if option in OPTIONS[other]]
+            raise InputError(
+                f"--{option} is not for {builder}, only for {', '.join(takers)}: "
+                "leave it out"
+            )
+
+
 def _check_name(builder: str, name: str) -> None:
-    if not name:
-        return
-    if builder != "image_folder":
-        raise InputError(f"--name is for image_folder; {builder} keeps its own")
     taken = name != builder and name in (*BUILDERS, *PREPARED_BY_TFDS)
     if taken or not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
@@ -167,8 +198,10 @@ def _check_same(
         f"num_{split}": splits[split].num_examples for split in splits
     }
     for option, value in asked.items():
+        if option == "source" and value is None:
+            continue  # it is not needed any more
         there = recorded.get(option, value)
-        if value is not None and there != value:
+        if there != value:
             raise InputError(
                 f"{builder.data_path} already holds {_contents(builder)}, prepared "
                 f"with --{option}={there}, not {value}: delete that folder or choose "

@@ -18,7 +18,8 @@ from tensorflow_datasets.core import example_serializer
 
 from saliency_jax.data import plan
 from saliency_jax.data.builders import records
-from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
+from saliency_jax.data.builders.recipe import Recipe, Task, UnreadableImage
+from saliency_jax.errors import InputError
 
 _READ_BACK = 16 << 20  # bytes at once, about
 
@@ -102,29 +103,30 @@ def write_shard(
     writer = ArrayRecordWriter(str(unfinished), "group_size:1")
     written = hashlib.sha256()
     try:
-        for example in _examples(recipe, plan_path, shard, strict, report):
+        for task, example in _examples(recipe, plan_path, shard, strict, report):
             kinds.update(example.pop("kinds", ()))
             boxes = len(example["boxes"])
             report.max_boxes = max(report.max_boxes, boxes)
             report.num_with_boxes += boxes > 0
-            encoded = features.encode_example(example)
+            with _naming(task):
+                encoded = features.encode_example(example)
             # Protocol buffers hold the features in an order of the process's own.
             record = serializer.get_tf_example(encoded).SerializeToString(
                 deterministic=True
             )
-            with _failing_as_files_do():
+            with failing_as_files_do():
                 writer.write(record)
             written.update(record)
             report.records += 1
             report.num_bytes += len(record)
             progress(1)
-        with _failing_as_files_do():
+        with failing_as_files_do():
             writer.close()
         progress(len(report.skipped))
         report.digest, report.kinds = written.hexdigest(), dict(kinds)
         if report.records:
             report.file_bytes = unfinished.stat().st_size
-            with _failing_as_files_do():
+            with failing_as_files_do():
                 _check(unfinished, report)
             _commit(unfinished, data_path(folder, shard))
     finally:
@@ -143,18 +145,33 @@ def _examples(
     shard: plan.Shard,
     strict: bool,
     report: ShardReport,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[Task, dict[str, Any]]]:
     for task in plan.tasks(plan_path, shard):
         try:
-            yield recipe.make_example(task)
+            with _naming(task):
+                example = recipe.make_example(task)
         except UnreadableImage as error:
             if strict:
                 raise
             report.skipped.append((task.path, task.label, str(error)))
+        else:
+            yield task, example
 
 
 @contextlib.contextmanager
-def _failing_as_files_do() -> Iterator[None]:
+def _naming(task: Task) -> Iterator[None]:
+    """Notes on an error that no builder foresaw what it was about."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        error.add_note(f"while making the example of {task.split} image {task.path}")
+        raise
+
+
+@contextlib.contextmanager
+def failing_as_files_do() -> Iterator[None]:
     """ArrayRecord's errors, of a full disk and the like, are no `OSError`."""
     try:
         yield

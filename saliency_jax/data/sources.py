@@ -1,6 +1,8 @@
 """Prepared data sets as random-access sources of examples with encoded images."""
 
+import bisect
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format, message
 from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -20,6 +23,7 @@ PREPARED_BY_TFDS = ("imagenet2012", "cifar10")
 NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
 """Of the names that `image_folder` sets may have."""
 
+_OURS = "saliency_jax."
 _IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 
 Example = dict[str, Any]
@@ -99,12 +103,24 @@ class _Records:
 
     serialised: Any
     """A TFDS data source of bytes."""
+    shards: tuple[Path, ...]
+    """The files that it reads from."""
+    stops: tuple[int, ...]
+    """How many records there are up to the end of each file."""
 
     def __len__(self) -> int:
         return len(self.serialised)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = tf_example_pb2.Example.FromString(self.serialised[index])
+        try:
+            record = self.serialised[index]
+            if not record:  # as from a file that is cut at the end of a block
+                raise RuntimeError("the record is empty")
+            example = tf_example_pb2.Example.FromString(record)
+        # ArrayRecord's errors of a file that is damaged or missing are `RuntimeError`.
+        except (RuntimeError, message.DecodeError) as error:
+            shard = self.shards[bisect.bisect_right(self.stops, index)]
+            raise _unreadable(shard, shard.parent, error) from None
         fields = {}
         for name, feature in example.features.feature.items():
             kind = feature.WhichOneof("kind")
@@ -128,7 +144,8 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
       split: "train", "validation", ...
 
     Raises:
-      InputError: if the name or the split is unknown, or the data set not prepared.
+      InputError: if the name or the split is unknown, the data set not prepared, or a
+        file of it damaged; a file of records, when an example in it is asked for.
     """
     builder = _open_builder(name, data_dir)
     info, folder = builder.info, builder.data_path
@@ -149,6 +166,7 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
             "--out_file_format=array_record (needs TensorFlow)"
         ) from None
     metadata: Mapping[str, Any] = info.metadata or {}
+    shards = info.splits[split].file_instructions
     return Source(
         name=name,
         split=split,
@@ -156,7 +174,11 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         max_boxes=metadata.get("max_boxes", {}).get(split, 0),
         num_with_boxes=metadata.get("num_with_boxes", {}).get(split, 0),
         has_object_masks="object_mask" in info.features,
-        records=_Records(serialised),
+        records=_Records(
+            serialised,
+            shards=tuple(Path(shard.filename) for shard in shards),
+            stops=tuple(itertools.accumulate(shard.take for shard in shards)),
+        ),
         upright=metadata.get("upright", False),
     )
 
@@ -197,7 +219,8 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Reads the information of a prepared data set; none of its records.
 
     Raises:
-      InputError: if the name is unknown, or the data set not prepared.
+      InputError: if the name is unknown, the data set not prepared, or its information
+        damaged.
     """
     base, _, config = name.partition("/")
     known = PREPARED_HERE + PREPARED_BY_TFDS
@@ -215,13 +238,45 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         raise InputError(
             f"{name} is not prepared in {data_dir}: {how_to_prepare(name, data_dir)}"
         )
+    return read_builder(folder)
+
+
+def read_builder(folder: Path) -> tfds.core.DatasetBuilder:
+    """Reads the information in the folder of a prepared data set; none of its records.
+
+    Raises:
+      InputError: which names the file that is damaged or missing.
+    """
+    path = folder / "dataset_info.json"
     try:
-        return tfds.builder_from_directory(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name} in {folder} cannot be opened ({error}): delete the folder and "
-            "prepare it again"
-        ) from None
+        information = json.loads(path.read_bytes())
+        ours = information.get("moduleName", "").startswith(_OURS)
+        # TFDS's own sets need not have metadata, nor names of classes; TFDS does
+        # without damaged names, and reads damaged metadata only when asked for it.
+        path = folder / "features.json"
+        json.loads(path.read_bytes())
+        path = folder / "metadata.json"
+        if ours or path.exists():
+            json.loads(path.read_bytes())
+        path = folder
+        builder = tfds.builder_from_directory(folder)
+        path = folder / "label.labels.txt"
+        if ours or path.exists():
+            lines = path.read_text(encoding="utf-8").split("\n")
+            names = sum(bool(line.strip()) for line in lines)
+            classes = builder.info.features["label"].num_classes
+            if names != classes:
+                raise ValueError(f"it names {names} of {classes} classes")
+    except (OSError, ValueError, LookupError, TypeError, json_format.Error) as error:
+        raise _unreadable(path, folder, error) from None
+    return builder
+
+
+def _unreadable(path: Path, folder: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(
+        f"{path} cannot be read ({reason}): delete {folder} and prepare it again"
+    )
 
 
 def _is_image_folder(name: str, data_dir: Path) -> bool:
@@ -233,7 +288,7 @@ def _is_image_folder(name: str, data_dir: Path) -> bool:
     try:
         information = json.loads((folder / "dataset_info.json").read_text())
     except (OSError, ValueError):
-        return False
+        return True  # who opens it is told what is wrong
     return information.get("moduleName") == _IMAGE_FOLDER
 
 
@@ -295,7 +350,7 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
         raise InputError(
             f"cannot hold out {count} images with boxes of {source.name} "
             f"{source.split}: it has {len(source)} images, {len(chosen)} with boxes; "
-            "hold out fewer"
+            "hold out fewer by --config.data.holdout=N"
         )
     held_out = np.zeros(len(source), bool)
     held_out[chosen] = True

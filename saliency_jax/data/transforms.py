@@ -117,25 +117,35 @@ def random_resized_crop(
 ) -> Example:
     """Cuts a random window and resizes it to `size` x `size`.
 
-    The window's area is uniform in [`min_area`, 1] of the image's, its aspect ratio
-    log-uniform in [3/4, 4/3]; after ten windows that do not fit, the largest centred
-    one of an allowed ratio is taken (torchvision's `RandomResizedCrop`).
-
     Args:
       example: decoded, of any shape.
       size: side of the result, in pixels.
-      min_area: smallest part of the image's area, in (0, 1].
+      min_area: see `random_window`.
       rng: draws the window.
     """
     height, width = example["image"].shape[:2]
-    window = _random_window(height, width, min_area, rng)
+    window = random_window(height, width, min_area, rng)
     return resize(crop(example, *window), size, size)
 
 
-def _random_window(
+def random_window(
     height: int, width: int, min_area: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Returns top, left, height and width."""
+    """Draws a window as torchvision's `RandomResizedCrop` does.
+
+    Its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform
+    in [3/4, 4/3]; after ten windows that do not fit, the largest centred one of an
+    allowed ratio is taken.
+
+    Args:
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+      min_area: smallest part of the image's area, in (0, 1].
+      rng: draws the window.
+
+    Returns:
+      The window's top, left, height and width, in pixels.
+    """
     low, high = 3 / 4, 4 / 3
     for _ in range(10):
         area = rng.uniform(min_area, 1.0) * height * width

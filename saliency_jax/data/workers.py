@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -49,7 +50,8 @@ def write_shards(
 
     Raises:
       InputError: if a builder refuses a task.
-      OSError: if files cannot be read or written, or a worker process dies.
+      OSError: if files cannot be read or written, or a worker process dies or meets an
+        error that no builder foresaw, whose traceback it prints.
     """
     if not num_workers:
         tasks = sum(shard.stop - shard.start for shard in pending)
@@ -94,7 +96,8 @@ def _in_processes(
                 if isinstance(message, Exception):
                     raise message
                 yield at_work.pop(connection), message
-                for shard in _first(remaining):
+                shard = next(remaining, None)
+                if shard is not None:
                     at_work[connection] = shard
                     connection.send(shard)
     finally:
@@ -104,11 +107,6 @@ def _in_processes(
             process.join()
 
 
-def _first(shards: Iterator[plan.Shard]) -> Iterator[plan.Shard]:
-    with contextlib.suppress(StopIteration):
-        yield next(shards)
-
-
 def _receive(
     connection: Connection, process: multiprocessing.process.BaseProcess
 ) -> int | Exception | ShardReport:
@@ -116,9 +114,11 @@ def _receive(
         return connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
+        why = ""
+        if process.exitcode == -signal.SIGKILL:
+            why = " (killed, perhaps for want of memory: try a smaller --num_workers)"
         raise ChildProcessError(
-            f"a worker process ended with code {process.exitcode} (-9: killed, perhaps "
-            "for want of memory, which a smaller --num_workers saves)"
+            f"a worker process ended with code {process.exitcode}{why}"
         ) from None
 
 
@@ -146,6 +146,12 @@ def _work(connection: Connection, write: Callable[..., ShardReport]) -> None:
                 raise
             except (InputError, OSError) as error:
                 answer = error
+            except Exception as error:
+                traceback.print_exc()  # which would not survive the way
+                answer = ChildProcessError(
+                    f"{type(error).__name__}: {error} "
+                    + " ".join(getattr(error, "__notes__", ()))
+                )
             connection.send(done)
             done = 0
             connection.send(answer)

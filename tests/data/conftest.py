@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from raw_files import write_jpeg, write_xml
 
+from saliency_jax.data import plan
+
 TINY_CLASSES = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat"}
 LOC_CLASSES = {
     "n01440764": "tench, Tinca tinca",
@@ -65,3 +67,9 @@ def loc_folder(tmp_path: Path) -> Path:
 
 
 _KINDS = ("Data", "Annotations")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of at most nine images."""
+    monkeypatch.setattr(plan, "TASKS_PER_SHARD", 9)

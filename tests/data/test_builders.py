@@ -149,6 +149,8 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 Mistake = Callable[[Path], object]
 
+_TINY_IMAGE = "train/n02124075/images/n02124075_2.JPEG"
+
 TINY_MISTAKES: dict[str, tuple[Mistake, str]] = {
     "missing folder": (
         lambda root: shutil.rmtree(root / "val" / "images"),
@@ -171,16 +173,16 @@ TINY_MISTAKES: dict[str, tuple[Mistake, str]] = {
         r"n02124075/images holds no image.*remove n02124075 from wnids.txt",
     ),
     "corrupt JPEG": (
-        lambda root: _truncate(root / "val/images/val_2.JPEG"),
-        r"val_2.JPEG is not a readable image",
+        lambda root: _truncate(root / _TINY_IMAGE),
+        r"n02124075_2.JPEG is not a readable image",
     ),
     "not an image": (
-        lambda root: (root / "val/images/val_2.JPEG").write_text("hello"),
-        r"val_2.JPEG is not a readable image",
+        lambda root: (root / _TINY_IMAGE).write_text("hello"),
+        r"n02124075_2.JPEG is not a readable image",
     ),
     "empty file": (
-        lambda root: (root / "val/images/val_2.JPEG").write_text(""),
-        r"val_2.JPEG is empty",
+        lambda root: (root / _TINY_IMAGE).write_text(""),
+        r"n02124075_2.JPEG is empty",
     ),
     "image without a box": (
         lambda root: write_jpeg(root / "val/images/val_9.JPEG", 0, 64, 64),
@@ -212,6 +214,10 @@ TINY_MISTAKES: dict[str, tuple[Mistake, str]] = {
     "unknown class": (
         lambda root: _edit(root / "val/val_annotations.txt", "n02124075", "n00000009"),
         r"val_1.JPEG is of unknown class 'n00000009', not in wnids.txt",
+    ),
+    "class listed twice": (
+        lambda root: _edit(root / "wnids.txt", "n02124075", "n02124075\nn02124075"),
+        r"wnids.txt: class n02124075 is listed 2 times: remove all lines of it but one",
     ),
     "unlisted class": (
         lambda root: _edit(root / "wnids.txt", "n02124075", ""),
@@ -247,6 +253,18 @@ LOC_MISTAKES: dict[str, tuple[Mistake, str]] = {
     "XML cut off": (
         lambda root: (root / _XML).write_text("<annotation><size>"),
         r"val_00000000.xml is not a PASCAL VOC annotation",
+    ),
+    "XML of an unknown encoding": (
+        lambda root: (root / _XML).write_text(
+            '<?xml version="1.0" encoding="klingon"?><annotation/>'
+        ),
+        r"val_00000000.xml is not a PASCAL VOC annotation \(unknown encoding: klingon",
+    ),
+    "class listed twice": (
+        lambda root: _edit(
+            root / "LOC_synset_mapping.txt", "n02012849 crane", "n01440764 crane"
+        ),
+        r"LOC_synset_mapping.txt: class n01440764 is listed 2 times",
     ),
     "XML without a size": (
         lambda root: _edit(root / _XML, "width", "wide"),
@@ -295,8 +313,7 @@ def _check_refused(name: str, folder: Path, mistake: Mistake, message: str) -> N
     with pytest.raises(InputError, match=message) as caught:
         prepare(name, str(data_dir), str(folder), strict=True)
     assert "\n" not in str(caught.value)
-    # Nothing is left that could be taken for a prepared data set.
-    assert not [path for path in data_dir.rglob("*") if path.is_file()]
+    assert not list(data_dir.iterdir())
     with pytest.raises(InputError, match=f"{name} is not prepared in"):
         open_source(name, str(data_dir), "train")
 

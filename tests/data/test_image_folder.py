@@ -214,7 +214,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
             shutil.copy(root / "cat/00.jpg", os.fsencode(root) + b"/cat/\xff.jpg")
             and None
         ),
-        r"the file name 'cat/.*' is not UTF-8: rename the file",
+        r"the file name '/.*/pictures/cat/.udcff.jpg' is not UTF-8: rename the file",
     ),
 }
 
@@ -227,10 +227,35 @@ def test_mistake_in_a_folder(what, flat_folder, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         prepare("image_folder", str(data_dir), str(flat_folder), **options)
     assert "\n" not in str(caught.value)
-    assert not [path for path in data_dir.rglob("*") if path.is_file()]
+    assert not list(data_dir.glob("*"))
 
+
+def _keep_one_of_each(root: Path) -> dict:
+    for name in CLASSES:
+        for path in sorted((root / name).glob("*.jpg"))[1:]:
+            path.unlink()
+        shutil.rmtree(root / name / "more")
+    return {"validation_fraction": 0.2}
+
+
+MISTAKES["classes of one image"] = (
+    _keep_one_of_each,
+    r"the split validation would be empty: each class of /.*/pictures has one image "
+    r"only, which stays for training; add images or leave out --validation_fraction$",
+)
 
 SPLIT_MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
+    "empty validation folder": (
+        lambda root: shutil.rmtree(root / "val/dog"),
+        r"the split validation would be empty: /.*/pictures/val holds no image; fill",
+    ),
+    "empty test folder": (
+        lambda root: (
+            [shutil.rmtree(path) for path in (root / "test").iterdir()] and None
+        ),
+        r"the split test would be empty: /.*/pictures/test holds no image; fill that "
+        r"folder or move it away$",
+    ),
     "class that train lacks": (
         lambda root: (root / "val/emu").mkdir(),
         r"val/emu: unknown class, no folder of .*/train: rename it",
@@ -254,8 +279,20 @@ SPLIT_MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
 def test_mistake_in_a_folder_of_splits(what, split_folder, tmp_path):
     mistake, message = SPLIT_MISTAKES[what]
     options = mistake(split_folder) or {}
+    data_dir = tmp_path / "data"
     with pytest.raises(InputError, match=message):
-        prepare("image_folder", str(tmp_path / "data"), str(split_folder), **options)
+        prepare("image_folder", str(data_dir), str(split_folder), **options)
+    assert not list(data_dir.iterdir())
+
+
+def test_after_a_mistake_is_mended_the_same_call_succeeds(split_folder, tmp_path):
+    arguments = ("image_folder", str(tmp_path / "data"), str(split_folder))
+    (split_folder / "val/dog").rename(tmp_path / "dog")
+    with pytest.raises(InputError, match="would be empty"):
+        prepare(*arguments)
+    (tmp_path / "dog").rename(split_folder / "val/dog")
+    prepare(*arguments)
+    assert len(open_source(*arguments[:2], "validation")) == 2
 
 
 def test_names_that_are_not_there_are_told_with_those_that_are(flat_folder, tmp_path):
@@ -265,8 +302,9 @@ def test_names_that_are_not_there_are_told_with_those_that_are(flat_folder, tmp_
     for name in ("mnist", "petz", "../pets"):
         with pytest.raises(InputError, match=f"{name}'.* cifar10, pets .or be prepare"):
             open_source(name, str(tmp_path), "train")
-    with pytest.raises(InputError, match="--name is for image_folder; shapes keeps"):
-        prepare("shapes", str(tmp_path), name="scenes")
+    (tmp_path / "pets/1.0.0/dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match="pets/1.0.0/dataset_info.json cannot be read"):
+        open_source("pets", str(tmp_path), "train")
 
 
 def test_a_folder_trains(flat_folder, tmp_path):

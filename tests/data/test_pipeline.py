@@ -1,6 +1,10 @@
 """Batches: whole epochs, exact resumption, disjoint shards, padding that is marked."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import grain
@@ -166,6 +170,38 @@ def test_worker_processes_give_whole_epochs_and_resume(train):
     _assert_equal(next(second), expected)
     first.close()
     second.close()
+
+
+PLACED_BY_A_WORKER = """
+import jax
+from absl import app
+from saliency_jax.data import pipeline, sources
+
+def main(argv):
+    source = sources.open_source("shapes/32x32", argv[1], "train")
+    iterator = pipeline.make_train_iterator(
+        source, batch_size=12, image_size=64, seed=0, num_workers=1,
+        sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    batch = next(iterator)
+    iterator.close()
+    assert batch["image"].shape == (12, 64, 64, 3)
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_no_shared_memory_of_a_worker_is_left(shapes_dir, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PLACED_BY_A_WORKER)
+    done = subprocess.run(
+        [sys.executable, str(script), shapes_dir],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "leaked" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from raw_files import write_jpeg
 
 from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import open_source
@@ -71,6 +72,24 @@ def test_preparing_with_boxes_cut_or_not_is_not_the_same(loc_folder, tmp_path):
     assert open_source("imagenet_loc", data_dir, "validation").max_boxes == 2
 
 
+def test_leaving_an_option_out_is_not_asking_for_the_same(tmp_path):
+    for name in ("a", "b"):
+        for i in range(4):
+            write_jpeg(tmp_path / "raw" / name / f"{i}.jpg", i, 40, 20)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("a/0.jpg,1,1,9,9\n")
+    arguments = ("image_folder", str(tmp_path / "data"), str(tmp_path / "raw"))
+    options = {"boxes": str(boxes), "validation_fraction": 0.25}
+    folder = prepare(*arguments, **options)
+    for option, value in options.items():
+        others = {key: options[key] for key in options if key != option}
+        with pytest.raises(InputError, match=f"with --{option}={value}, not None"):
+            prepare(*arguments, **others)
+    assert prepare(*arguments[:2], **options) == folder
+    _prepared_before(folder)
+    assert prepare(*arguments) == folder
+
+
 def test_shapes_of_other_sizes_live_side_by_side_and_other_counts_are_refused(
     shapes_dir,
 ):
@@ -93,6 +112,42 @@ def test_shapes_of_other_sizes_live_side_by_side_and_other_counts_are_refused(
 def test_mistake_in_the_arguments(name, source, message, tmp_path):
     with pytest.raises(InputError, match=message):
         prepare(name, str(tmp_path / "data"), source)
+
+
+OPTIONS = {
+    "source": "nowhere",
+    "name": "mine",
+    "image_size": 32,
+    "num_train": 20,
+    "num_validation": 20,
+    "clip_boxes": False,
+    "boxes": "boxes.csv",
+    "validation_fraction": 7.0,
+    "split_seed": 0,
+}
+SIZES = ("image_size", "num_train", "num_validation")
+TAKEN = {
+    "shapes": SIZES,
+    "tiny_imagenet": ("source", "clip_boxes"),
+    "imagenet_loc": ("source", "clip_boxes"),
+    "image_folder": tuple(OPTIONS.keys() - set(SIZES)),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("builder", TAKEN)
+def test_options_of_other_builders_are_refused(builder, option, tmp_path):
+    data_dir = tmp_path / "data"
+    if option in TAKEN[builder]:
+        if builder != "shapes":
+            with pytest.raises(InputError, match="source"):
+                prepare(builder, str(data_dir), **{option: OPTIONS[option]})
+        return
+    takers = [other for other in TAKEN if option in TAKEN[other]]
+    message = f"--{option} is not for {builder}, only for {', '.join(takers)}: leave it"
+    with pytest.raises(InputError, match=f"^{message}"):
+        prepare(builder, str(data_dir), **{option: OPTIONS[option]})
+    assert not data_dir.exists()
 
 
 def test_data_dir_that_cannot_be_written(tmp_path):
@@ -118,6 +173,9 @@ def test_command_prints_one_line_for_a_mistake_and_one_for_success(tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: source folder") and failed.stdout == ""
     assert failed.stderr.count("\n") == 1
+    other = run("shapes", "--split_seed", "0")  # the value that image_folder has anyway
+    assert other.returncode == 2
+    assert other.stderr.startswith("error: --split_seed is not for shapes, only for i")
     small = ["--num_train", "10", "--num_validation", "10", "--image_size", "16"]
     done = run("shapes", *small)
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from saliency_jax.data import pipeline
+from saliency_jax.data import pipeline, plan
+from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import (
     Source,
     evaluation_split,
@@ -95,9 +97,76 @@ def test_tfrecords_are_refused_with_the_command_that_converts(cifar10_dir):
         open_source("cifar10", str(cifar10_dir), "train")
 
 
-def test_damaged_information_is_one_line(cifar10_dir):
-    (cifar10_dir / "cifar10/3.0.2/features.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be opened.*prepare it again"):
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "cut": _cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+}
+
+
+@pytest.fixture(scope="module")
+def two_shards(tmp_path_factory) -> Path:
+    data_dir = tmp_path_factory.mktemp("two_shards")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plan, "TASKS_PER_SHARD", 8)
+        prepare("shapes", str(data_dir), image_size=16, num_train=16, num_validation=10)
+    return data_dir
+
+
+def _read_all(data_dir: Path) -> list[int]:
+    source = open_source("shapes/16x16", str(data_dir), "train")
+    return [source[i]["label"] for i in range(len(source))]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_every_damaged_file_is_one_line(how, two_shards, tmp_path):
+    files = sorted(path.name for path in two_shards.rglob("1.0.0/*"))
+    assert len(files) == 9
+    whole = _read_all(two_shards)
+    for name in files:
+        data_dir = shutil.copytree(two_shards, tmp_path / name)
+        folder = data_dir / "shapes/16x16/1.0.0"
+        DAMAGES[how](folder / name)
+        if name == "preparation.json" or "validation" in name:
+            assert _read_all(data_dir) == whole  # not needed for this
+            continue
+        message = rf"{folder / name} cannot be read \(.*\): delete {folder} and prepare"
+        if (name, how) == ("dataset_info.json", "gone"):
+            message = "shapes/16x16 is not prepared in"
+        with pytest.raises(InputError, match=message) as caught:
+            _read_all(data_dir)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_keeps_training_and_preparing_from_tracebacks(
+    how, two_shards, tmp_path
+):
+    data_dir = shutil.copytree(two_shards, tmp_path / "data")
+    folder = data_dir / "shapes/16x16/1.0.0"
+    DAMAGES[how](folder / "shapes-train.array_record-00001-of-00002")
+    source = open_source("shapes/16x16", str(data_dir), "train")
+    with pytest.raises(InputError, match="train.array_record-00001-of-00002 cannot"):
+        split_holdout(source, 10, seed=0)
+    iterator = pipeline.make_train_iterator(
+        source, batch_size=16, image_size=16, seed=0
+    )
+    with pytest.raises(InputError, match="train.array_record-00001-of-00002 cannot"):
+        next(iterator)
+    iterator.close()
+    DAMAGES[how](folder / "dataset_info.json")
+    with pytest.raises(InputError, match=f"dataset_info.json .*: delete {folder} and"):
+        prepare("shapes", str(data_dir), image_size=16)
+
+
+def test_damaged_information_of_tfds_is_one_line(cifar10_dir):
+    folder = cifar10_dir / "cifar10/3.0.2"
+    (folder / "features.json").write_text("{")
+    with pytest.raises(InputError, match=f"features.json .*: delete {folder} and pre"):
         open_source("cifar10", str(cifar10_dir), "train")
 
 
@@ -156,9 +225,11 @@ def test_only_images_with_boxes_are_held_out():
 
 
 def test_holding_out_too_many_is_refused():
-    with pytest.raises(InputError, match="cannot hold out 4 images .* 3 with boxes"):
+    with pytest.raises(
+        InputError, match="cannot hold out 4 images .* 3 with boxes; .*N$"
+    ):
         split_holdout(_made_up([0, 1, 2, 1]), 4, seed=0)
-    with pytest.raises(InputError, match="cannot hold out 2 images"):
+    with pytest.raises(InputError, match="hold out fewer by --config.data.holdout=N"):
         split_holdout(_made_up([1, 1]), 2, seed=0)
     for source in (_made_up([1, 1]), _made_up([0, 0])):
         with pytest.raises(InputError, match="config.data.holdout must be at least 0"):

@@ -98,7 +98,7 @@ def test_flip_twice_is_the_identity():
 
 def test_random_window_is_torchvisions():
     rng = np.random.default_rng(1)
-    windows = [transforms._random_window(120, 100, 0.2, rng) for _ in range(4000)]
+    windows = [transforms.random_window(120, 100, 0.2, rng) for _ in range(4000)]
     top, left, height, width = np.array(windows).T
     assert (top >= 0).all() and (top + height <= 120).all()
     assert (left >= 0).all() and (left + width <= 100).all()
@@ -116,8 +116,8 @@ def test_random_window_is_torchvisions():
 def test_window_that_never_fits_is_centred_with_the_nearest_ratio():
     rng = np.random.default_rng(0)
     # 10 x 100: no window of area >= 0.9 * 1000 has a ratio of at most 4/3.
-    assert transforms._random_window(10, 100, 0.9, rng) == (0, 43, 10, 13)
-    assert transforms._random_window(100, 10, 0.9, rng) == (43, 0, 13, 10)
+    assert transforms.random_window(10, 100, 0.9, rng) == (0, 43, 10, 13)
+    assert transforms.random_window(100, 10, 0.9, rng) == (43, 0, 13, 10)
 
 
 def test_erasing_takes_pixels_and_mask_alike():

@@ -70,7 +70,8 @@ def image_folder_recipe(
       boxes: the CSV file; None for no boxes.
       validation_fraction: part of each class's training images, in (0, 1), that
         becomes the validation split; rounded, at least one image, and at least one
-        stays. None where folders make the split, or for none.
+        stays, so that a class of one image gives none. None where folders make the
+        split, or for none.
       split_seed: which images are taken for validation.
       clip_boxes: whether to cut boxes that stick out of their image, instead of
         refusing them.
@@ -102,6 +103,15 @@ def image_folder_recipe(
         )
     splits = ["train"] if validation_fraction is None else ["train", "validation"]
     splits += [split for split in ("validation", "test") if split in folders]
+    if_empty = {
+        split: f"{root / folder} holds no image; fill that folder or move it away"
+        for split, folder in folders.items()
+    }
+    if validation_fraction is not None:
+        if_empty["validation"] = (
+            f"each class of {train} has one image only, which stays for training; add "
+            "images or leave out --validation_fraction"
+        )
     listing = functools.partial(
         _list_tasks, root, folders, class_names, validation_fraction, split_seed
     )
@@ -116,7 +126,9 @@ def image_folder_recipe(
         object_masks=False,
         upright=True,
         list_tasks=listing,
+        source=source,
         make_example=functools.partial(_make_example, root, boxes, clip_boxes),
+        if_empty=if_empty,
         rows_file=boxes or "",
         list_rows=functools.partial(_rows, Path(boxes)) if boxes else None,
     )

@@ -48,13 +48,14 @@ def imagenet_loc_recipe(source: str, clip_boxes: bool = False) -> Recipe:
         refusing them.
 
     Raises:
-      InputError: if the list of classes is missing; listing the tasks and making
-        examples raise it for everything else that is amiss.
+      InputError: if the list of classes is missing or has one twice; listing the tasks
+        and making examples raise it for everything else that is amiss.
     """
     root = Path(source)
     mapping = root / "LOC_synset_mapping.txt"
     classes = [line.partition(" ") for line in records.read_lines(mapping)]
     wnids = [wnid for wnid, _, _ in classes]
+    records.check_unique(wnids, mapping)
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     names = records.unique_names(wnids, [words or wnid for wnid, _, words in classes])
     return Recipe(
@@ -68,6 +69,7 @@ def imagenet_loc_recipe(source: str, clip_boxes: bool = False) -> Recipe:
         object_masks=False,
         upright=False,
         list_tasks=functools.partial(_list_tasks, root, labels, mapping.name),
+        source=source,
         make_example=functools.partial(_make_example, root, labels, clip_boxes),
     )
 
@@ -202,7 +204,7 @@ def _read_annotation(path: Path) -> _Annotation:
             for box in tree.iterfind("object/bndbox")
         ]
         names = [item.findtext("name", "").strip() for item in tree.iterfind("object")]
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a PASCAL VOC annotation ({error}): copy it again"
         ) from None

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from saliency_jax.errors import InputError
@@ -70,5 +70,9 @@ class Recipe:
     list_tasks: Callable[[Counter[str]], Iterator[Task]]
     make_example: Callable[[Task], dict[str, Any]]
     """Returns the features of an example and, under "kinds", what to count it as."""
+    source: str = ""
+    """The folder of the raw files, where there is one."""
+    if_empty: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Why a split may lack images, and what to do about it."""
     rows_file: str = ""
     list_rows: Callable[[], Iterator[FiledRow]] | None = None

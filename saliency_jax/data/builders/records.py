@@ -196,6 +196,24 @@ def listed_files(folder: Path, suffix: str) -> Iterator[ListedFile]:
             yield ListedFile(name, status.st_size, status.st_mtime_ns)
 
 
+def check_unique(wnids: Sequence[str], path: Path) -> None:
+    """Checks that a list of classes names each of them once.
+
+    Args:
+      wnids: the WordNet ids of the list.
+      path: of the list, for the message.
+
+    Raises:
+      InputError: which names a class that is listed again.
+    """
+    for wnid, count in Counter(wnids).items():
+        if count > 1:
+            raise InputError(
+                f"{path}: class {wnid} is listed {count} times: remove all lines of it "
+                "but one"
+            )
+
+
 def unique_names(wnids: Sequence[str], synonyms: Sequence[str]) -> list[str]:
     """Returns the first synonym of each class, with its WordNet id where two agree.
 

@@ -27,11 +27,12 @@ def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
       clip_boxes: see `records.relative_box`.
 
     Raises:
-      InputError: if a list of classes is missing or misshapen; listing the tasks and
-        making examples raise it for everything else that is amiss.
+      InputError: if a list of classes is missing, misshapen or has one twice; listing
+        the tasks and making examples raise it for everything else that is amiss.
     """
     root = Path(source)
     wnids = sorted(records.read_lines(root / "wnids.txt"))
+    records.check_unique(wnids, root / "wnids.txt")
     words = dict(_table(root / "words.txt", columns=2))
     names = records.unique_names(wnids, [words.get(wnid, wnid) for wnid in wnids])
     return Recipe(
@@ -45,6 +46,7 @@ def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
         object_masks=False,
         upright=False,
         list_tasks=functools.partial(_list_tasks, root, wnids),
+        source=source,
         make_example=functools.partial(_make_example, root, clip_boxes),
     )
 
