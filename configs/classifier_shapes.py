@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.optimiser.weight_decay = 1e-5
     config.classifier.optimiser.warmup_steps = 50
     if config.form == "demo":
-        config.total_steps = 800
+        config.total_steps = 1000
         config.log.every = 20
     if config.form == "smoke":
         common.shrink(config)
