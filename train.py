@@ -129,11 +129,16 @@ def train(config: ConfigDict, workdir: Path) -> None:
             zero,
             net,
             create_net(masker_variables, masker_optimiser),
-            casm_step.init_pool(net, config.casm.pool_slots, options),
+            casm_step.init_pool(
+                net, config.casm.pool_slots, options, config.casm.pool_dtype
+            ),
         )
 
     key = prng.stream_key(jax.random.key(config.seed), "init")
-    state = jax.jit(init_state, out_shardings=replicated)(key, initial)
+    pool_memory = config.casm.pool_memory if is_casm else "device"
+    placed = jax.eval_shape(init_state, key, initial)
+    placed = sharding.of_state(placed, mesh, pool_memory)
+    state = jax.jit(init_state, out_shardings=placed)(key, initial)
 
     ############################################################################
     # Jitted functions                                                         #
@@ -154,8 +159,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         step_fn,
         donate_argnums=0,
         static_argnums=2 if is_casm else (),  # historic: two forms, compiled once
-        in_shardings=(replicated, by_batch),
-        out_shardings=(replicated, replicated),
+        in_shardings=(placed, by_batch),
+        out_shardings=(placed, replicated),
     )
     jitted_predict = jax.jit(lambda model, images: model.predict(images))
     jitted_classify = jax.jit(lambda model, images: model(images))

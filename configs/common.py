@@ -119,6 +119,8 @@ def casm_config(
     # scales by ln K / ln 1000.
     options.area_factor = 1.0
     options.pool_slots = 30
+    options.pool_dtype = "float32"  # or "bfloat16": half the memory
+    options.pool_memory = "device"  # or "pinned_host": none of the device's
     config.log.picture_every = 500
 
     chosen: dict[str, str] = {}

@@ -2,7 +2,12 @@
 
 Pure functions on a stacked pytree. A classifier's parameters and batch statistics go
 in together and come out together; entries are copies and never change afterwards.
+
+The stack may lie in the host's memory, which is larger than the device's: an array's
+type says where it is, and an entry is copied on its way in and out.
 """
+
+from typing import no_type_check
 
 import flax
 import jax
@@ -11,13 +16,16 @@ from jaxtyping import Array, Bool, Int, Key
 
 from saliency_jax.types import PyTree
 
+DTYPES = ("float32", "bfloat16")
 
+
+@no_type_check  # JAX fills it with shardings and shapes, too
 @flax.struct.dataclass
 class ClassifierPool:
     """Frozen past classifiers, stacked on a leading axis `P`.
 
     Attributes:
-      params: every leaf `[P, ...]`.
+      params: every leaf `[P, ...]`, of one of `DTYPES`.
       batch_stats: every leaf `[P, ...]`.
       saved_at: the step whose classifier a slot holds, counted from 1; 0 is the one
         at the start of training, -1 marks an empty slot.
@@ -30,14 +38,23 @@ class ClassifierPool:
     count: Int[Array, ""]
 
 
-def init_pool(params: PyTree, batch_stats: PyTree, slots: int) -> ClassifierPool:
-    """An empty pool of `slots` entries shaped like the given classifier."""
+def init_pool(
+    params: PyTree, batch_stats: PyTree, slots: int, dtype: str = "float32"
+) -> ClassifierPool:
+    """An empty pool of `slots` entries shaped like the given classifier.
 
-    def empty(leaf: Array) -> Array:
-        return jnp.zeros((slots, *leaf.shape), leaf.dtype)
+    Args:
+      params: the classifier's parameters.
+      batch_stats: its batch statistics, which are few and keep their type.
+      slots: the entries that the pool can hold.
+      dtype: that parameters are stored in, one of `DTYPES`.
+    """
+
+    def empty(leaf: Array, dtype: str | None = None) -> Array:
+        return jnp.zeros((slots, *leaf.shape), dtype or leaf.dtype)
 
     return ClassifierPool(
-        params=jax.tree.map(empty, params),
+        params=jax.tree.map(lambda leaf: empty(leaf, dtype), params),
         batch_stats=jax.tree.map(empty, batch_stats),
         saved_at=jnp.full((slots,), -1, jnp.int32),
         count=jnp.zeros((), jnp.int32),
@@ -74,8 +91,11 @@ def push(
     slot = jnp.where(pool.count < slots, pool.count, random_slot)
 
     def write(stack: Array, new: Array) -> Array:
-        old = jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False)
-        return stack.at[slot].set(jnp.where(when, new, old))
+        old = _take(stack, slot)
+        kept = jnp.where(when, new.astype(stack.dtype), old)
+        kept = jax.device_put(kept, jax.typeof(stack).memory_space)
+        # Not `.at[slot].set`: of a stack in the host's memory, compilers know this.
+        return jax.lax.dynamic_update_index_in_dim(stack, kept, slot, axis=0)
 
     return ClassifierPool(
         params=jax.tree.map(write, pool.params, params),
@@ -88,11 +108,22 @@ def push(
 def draw(pool: ClassifierPool, key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
     """Returns `(params, batch_stats)` of a uniformly drawn filled slot.
 
-    An index, not a branch, so that no draw recompiles. An empty pool gives slot 0.
+    An index, not a branch, so that no draw recompiles. The parameters are float32,
+    however they are stored. An empty pool gives slot 0.
     """
     slot = jax.random.randint(key, (), 0, jnp.maximum(pool.count, 1))
 
-    def take(stack: Array) -> Array:
-        return jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False)
+    past = entry(pool, slot)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), past["params"])
+    return params, past["batch_stats"]
 
-    return jax.tree.map(take, pool.params), jax.tree.map(take, pool.batch_stats)
+
+def entry(pool: ClassifierPool, slot: int | Int[Array, ""]) -> dict[str, PyTree]:
+    """The variables of one slot as they are stored, copied to the device's memory."""
+    stacks = {"params": pool.params, "batch_stats": pool.batch_stats}
+    return jax.tree.map(lambda stack: _take(stack, slot), stacks)
+
+
+def _take(stack: Array, slot: int | Int[Array, ""]) -> Array:
+    taken = jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False)
+    return jax.device_put(taken, jax.memory.Space.Device)

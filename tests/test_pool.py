@@ -194,3 +194,50 @@ def test_a_donated_pool_is_updated_in_place():
     after = push_ones(leaves)
     assert leaves[0].is_deleted()
     assert after[0].unsafe_buffer_pointer() == where
+
+
+def test_bfloat16_rounds_the_parameters_alone():
+    like = {"w": jnp.zeros(3)}, {"mean": jnp.zeros(2)}
+    pool = pools.init_pool(*like, 2, "bfloat16")
+    assert pool.params["w"].dtype == jnp.bfloat16
+    values = jnp.array([1.0, 1 + 2**-7, 1 + 2**-9])  # 8 bits hold the first two
+    stats = jnp.array([1 + 2**-9, -3.0])
+    pool = pools.push(
+        pool, {"w": values}, {"mean": stats}, step=1, key=jax.random.key(0)
+    )
+    params, batch_stats = pools.draw(pool, jax.random.key(1))
+    assert params["w"].dtype == batch_stats["mean"].dtype == jnp.float32
+    assert params["w"].tolist() == [1, 1 + 2**-7, 1]
+    assert batch_stats["mean"].tolist() == stats.tolist()
+
+
+def in_memory(pool, kind):
+    """A pool whose stacks lie in a memory of the device's."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=kind)
+    return pool.replace(
+        params=jax.device_put(pool.params, place),
+        batch_stats=jax.device_put(pool.batch_stats, place),
+    )
+
+
+def test_a_pool_in_the_hosts_memory_plays_the_same_and_stays_there():
+    @functools.partial(jax.jit, donate_argnums=0)
+    def play(pool, value, key):
+        key_push, key_draw = jax.random.split(key)
+        params = {"w": value, "b": jnp.stack([value, -value])}
+        when = value.astype(int) % 2 == 0
+        pool = pools.push(
+            pool, params, {"mean": value}, step=1, key=key_push, when=when
+        )
+        return pool, pools.draw(pool, key_draw)
+
+    both = [in_memory(empty_pool(3), kind) for kind in ("device", "pinned_host")]
+    for step in range(20):
+        played = [play(p, jnp.float32(step), jax.random.key(step)) for p in both]
+        both, drawn = zip(*played, strict=True)
+        assert_same(*drawn)
+    assert_same(*both)
+    for leaf in jax.tree.leaves([both[1].params, both[1].batch_stats]):
+        assert leaf.sharding.memory_kind == "pinned_host"
+    for leaf in jax.tree.leaves(drawn[1]):
+        assert leaf.sharding.memory_kind == "device"

@@ -107,8 +107,9 @@ def arrays_of(workdir):
     return step, leaves, {path.name: path.read_bytes() for path in files}
 
 
+@pytest.mark.parametrize("pool_memory", ["device", "pinned_host"])
 def test_an_interrupted_run_becomes_the_same_run(
-    casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
+    casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, pool_memory
 ):
     """Bit for bit: networks, optimisers, pool and the place in the data."""
     flip = train.casm_step.critic_is_historic
@@ -124,7 +125,8 @@ def test_an_interrupted_run_becomes_the_same_run(
         train.train(config, tmp_path)
     assert saved_steps(tmp_path, "last") == [3]
     capsys.readouterr()
-    train.train(casm_config(shapes_dir, classifier_run), tmp_path)
+    config = casm_config(shapes_dir, classifier_run, casm__pool_memory=pool_memory)
+    train.train(config, tmp_path)
     assert f"resumed {tmp_path} at step 3" in capsys.readouterr().out
     step, arrays, files = arrays_of(tmp_path)
     expected_step, expected_arrays, expected_files = arrays_of(casm_run)

@@ -61,7 +61,7 @@ class CasmOptions:
 
 
 def init_pool(
-    classifier: NetState, slots: int, options: CasmOptions
+    classifier: NetState, slots: int, options: CasmOptions, dtype: str = "float32"
 ) -> ClassifierPool | None:
     """The pool at the start of a run, or None where the critic is never a past one.
 
@@ -74,7 +74,7 @@ def init_pool(
         return None
     params, batch_stats = classifier.params, classifier.batch_stats
     slots = slots if options.thinning.save_every else 1
-    pool = pools.init_pool(params, batch_stats, slots)
+    pool = pools.init_pool(params, batch_stats, slots, dtype)
     if options.variant == "author":
         return pool
     key = prng.stream_key(jax.random.key(options.seed), "pool_slot")

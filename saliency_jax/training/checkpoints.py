@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 import safetensors
 import safetensors.numpy
 
+from saliency_jax import pool as pools
 from saliency_jax.errors import InputError
 from saliency_jax.pool import ClassifierPool
 from saliency_jax.training.sharding import data_mesh
@@ -68,6 +69,9 @@ def _networks(state: TrainState) -> dict[str, PyTree]:
 def _optimisers(state: TrainState) -> dict[str, PyTree]:
     nets = {"classifier": state.classifier, "masker": state.masker}
     return {name: net.opt_state for name, net in nets.items() if net is not None}
+
+
+_entry = jax.jit(pools.entry)
 
 
 def size_in_bytes(tree: PyTree) -> int:
@@ -277,14 +281,17 @@ class Checkpoints:
         self, pool: ClassifierPool, slots: list[int]
     ) -> dict[Path, dict[str, np.ndarray]]:
         """Copies the entries that are not yet on disk to the host, in process 0."""
-        stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
-        flat = flax.traverse_util.flatten_dict(stacked, sep="/")
         # Replicated: one device of this process has all, and no other takes part.
         device = pool.count.addressable_shards[0].device
-        flat = {name: leaf.addressable_data(0) for name, leaf in flat.items()}
+        pool = jax.tree.map(lambda leaf: leaf.addressable_data(0), pool)
+
+        def copy(slot: int) -> dict[str, np.ndarray]:
+            entry = jax.device_get(_entry(pool, slot))
+            return flax.traverse_util.flatten_dict(entry, sep="/")
+
         with jax.set_mesh(data_mesh([device])):
             return {
-                path: jax.device_get({name: leaf[slot] for name, leaf in flat.items()})
+                path: copy(slot)
                 for slot, path in enumerate(map(self._pool_file, slots))
                 if jax.process_index() == 0 and not path.exists()
             }

@@ -23,11 +23,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from saliency_jax import pool
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.own_network import find_function
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
+from saliency_jax.training import sharding
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
 STAGES = ("classifier", "casm")
@@ -39,6 +41,7 @@ FREE = (
     "log.",
     "data.data_dir",
     "data.num_threads",
+    "casm.pool_memory",
     "classifier.init",
     "model.factory",
 )
@@ -72,6 +75,9 @@ RANGES = {
     "warmup_steps": (0, math.inf),
     "decay_factor": (0, 1),
 }
+
+# What other fields may be.
+CHOICES = {"casm.pool_dtype": pool.DTYPES, "casm.pool_memory": sharding.MEMORIES}
 
 
 class Known(NamedTuple):
@@ -127,17 +133,21 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         )
     config.classifier.num_classes = num_classes
     _resolve_network(config, known)
-    _check_ranges(flatten(config.to_dict()))
+    _check_values(flatten(config.to_dict()))
 
 
-def _check_ranges(values: Mapping[str, Any]) -> None:
-    """Checks a config's numbers, by the names of its fields."""
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Checks a config's values, by the names of its fields."""
     for name, value in values.items():
         limits = RANGES.get(name) or RANGES.get(name.rpartition(".")[2])
         if limits and not limits[0] <= value <= limits[1]:
             low, high = limits
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
             raise InputError(f"config.{name} = {value}: expected {expected}")
+        if value not in CHOICES.get(name, (value,)):
+            raise InputError(
+                f"config.{name} = {value!r}: expected one of {CHOICES[name]}"
+            )
     for name in ("mean", "std"):
         numbers = values[f"data.{name}"]
         if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):

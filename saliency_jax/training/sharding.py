@@ -5,6 +5,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from saliency_jax.errors import InputError
+from saliency_jax.training.state import TrainState
+
+# Where the pool's entries can lie.
+MEMORIES = ("device", "pinned_host")
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -18,6 +22,36 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device: the state."""
     return NamedSharding(mesh, P())
+
+
+def of_state(state: TrainState, mesh: Mesh, pool_memory: str) -> TrainState:
+    """The sharding of every array of a state: replicated, the pool's where asked.
+
+    Args:
+      state: arrays, or what `jax.eval_shape` gives for them.
+      mesh: of all devices.
+      pool_memory: one of `MEMORIES`, for the pool's parameters and batch statistics.
+
+    Raises:
+      InputError: the devices have no such memory.
+    """
+    everywhere = replicated(mesh)
+    shardings = jax.tree.map(lambda _: everywhere, state)
+    if state.pool is None or pool_memory == "device":
+        return shardings
+    device = mesh.local_devices[0]
+    known = [memory.kind for memory in device.addressable_memories()]
+    if pool_memory not in known:
+        raise InputError(
+            f"config.casm.pool_memory = {pool_memory!r}, but {device.device_kind} has "
+            f"the memories {known}: leave it at 'device'"
+        )
+    in_memory = everywhere.with_memory_kind(pool_memory)
+    stacks = {
+        name: jax.tree.map(lambda _: in_memory, getattr(state.pool, name))
+        for name in ("params", "batch_stats")
+    }
+    return shardings.replace(pool=shardings.pool.replace(**stacks))
 
 
 def by_batch(mesh: Mesh) -> NamedSharding:

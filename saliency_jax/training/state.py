@@ -1,6 +1,6 @@
 """What training changes, as one pytree, and the two ways a network moves."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import flax
 import optax
@@ -24,6 +24,7 @@ class NetState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+@no_type_check  # JAX fills it with shardings and shapes, too
 @flax.struct.dataclass
 class TrainState:
     """The whole run.

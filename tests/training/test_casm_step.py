@@ -119,6 +119,34 @@ def test_four_devices_take_the_same_step_as_one(chosen, historic):
         assert all(np.array_equal(copies[0], copy) for copy in copies[1:])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "memory", "tolerance"),
+    [("bfloat16", "device", 2e-2), ("float32", "pinned_host", 0)],
+)
+def test_where_and_how_the_pool_is_stored_changes_roundings_only(
+    dtype, memory, tolerance
+):
+    batch, step = tiny.batch(), tiny.jitted_step(thinning="L2")
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    ends = []
+    for stored in (("float32", "device"), (dtype, memory)):
+        state = tiny.state(pool=tiny.pool_of(1, 2, dtype=stored[0]))
+        state = jax.device_put(state, sharding.of_state(state, mesh, stored[1]))
+        for _ in range(2):
+            state, metrics = step(state, batch, historic=True)
+        ends.append((state, metrics))
+    (expected, expected_metrics), (actual, metrics) = ends
+    assert actual.pool.saved_at.tolist() == expected.pool.saved_at.tolist()
+    assert float(metrics["masker_loss"]) == pytest.approx(
+        float(expected_metrics["masker_loss"]), rel=tolerance
+    )
+    for leaf in jax.tree.leaves(actual.pool.params):
+        assert leaf.dtype == dtype and leaf.sharding.memory_kind == memory
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+    jax.tree.map(close, actual.classifier, expected.classifier)
+    jax.tree.map(close, actual.masker.params, expected.masker.params)
+
+
 def test_the_order_of_a_batch_does_not_matter():
     order = jnp.array([3, 0, 7, 1, 6, 2, 5, 4])
     batch = tiny.batch()

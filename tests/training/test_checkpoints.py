@@ -115,6 +115,22 @@ def test_a_state_on_several_devices_comes_back_on_them(tmp_path):
     assert all(leaf.sharding == everywhere for leaf in jax.tree.leaves(restored))
 
 
+def test_a_pool_of_another_type_and_memory_comes_back_as_it_was(tmp_path):
+    mesh = sharding.data_mesh()
+    stored = tiny.pool_of(1, 2, dtype="bfloat16")
+    state = start().replace(pool=stored)
+    placed = sharding.of_state(state, mesh, "pinned_host")
+    state = jax.device_put(state, placed)
+    empty = jax.device_put(jax.tree.map(jnp.zeros_like, state), placed)
+    with jax.set_mesh(mesh):
+        with Checkpoints(tmp_path, 1) as checkpoints:
+            checkpoints.save(state, numbers())
+        with Checkpoints(tmp_path, 1) as checkpoints:
+            restored = checkpoints.restore(empty, numbers())
+    assert_same(restored, state)
+    assert jax.tree.map(lambda leaf: leaf.sharding, restored) == placed
+
+
 @pytest.mark.parametrize("keep_last", [1, 2])
 def test_the_latest_checkpoints_are_kept_with_all_that_they_name(tmp_path, keep_last):
     data, state = numbers(), start()

@@ -63,6 +63,15 @@ def test_counts_are_at_least_one(name):
         run_folder.resolve(made, 10)
 
 
+@pytest.mark.parametrize("name", ["casm.pool_dtype", "casm.pool_memory"])
+def test_choices_are_told(name):
+    made = casm_shapes.get_config("smoke")
+    made.update_from_flattened_dict({name: "float16"})
+    expected = rf"config\.{name} = 'float16': expected one of \('"
+    with pytest.raises(InputError, match=expected):
+        run_folder.resolve(made, 10)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -6,6 +6,7 @@ import pytest
 
 from saliency_jax.errors import InputError
 from saliency_jax.training import sharding
+from tests.training import tiny
 
 
 def test_a_batch_is_split_and_a_state_replicated():
@@ -29,3 +30,24 @@ def test_a_batch_that_does_not_divide_is_refused(size):
     with pytest.raises(InputError, match=f"batch_size = {size} .* 4 devices.*of 4"):
         sharding.check_batch_size(size, mesh)
     sharding.check_batch_size(8, mesh)
+
+
+def test_the_pool_alone_goes_to_the_hosts_memory():
+    mesh = sharding.data_mesh()
+    state = tiny.state(pool=tiny.pool_of(1))
+    everywhere = sharding.replicated(mesh)
+    for leaf in jax.tree.leaves(sharding.of_state(state, mesh, "device")):
+        assert leaf == everywhere
+    placed = jax.device_put(state, sharding.of_state(state, mesh, "pinned_host"))
+    stacks = jax.tree.leaves([placed.pool.params, placed.pool.batch_stats])
+    assert {leaf.sharding.memory_kind for leaf in stacks} == {"pinned_host"}
+    rest = placed.replace(pool=placed.pool.replace(params={}, batch_stats={}))
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(rest)}
+    assert kinds == {"device"}
+
+
+def test_a_memory_that_the_device_lacks():
+    with pytest.raises(InputError, match="pool_memory = 'tape', but .*'device'"):
+        sharding.of_state(
+            tiny.state(pool=tiny.pool_of(1)), sharding.data_mesh(), "tape"
+        )

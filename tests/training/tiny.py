@@ -120,10 +120,10 @@ def state(encoder="shared", pool=None, step=7):
     )
 
 
-def pool_of(*seeds):
+def pool_of(*seeds, dtype="float32"):
     """A pool of past classifiers, slots beyond them empty."""
     like = networks(0)["classifier"]
-    pool = pools.init_pool(like["params"], like["batch_stats"], SLOTS)
+    pool = pools.init_pool(like["params"], like["batch_stats"], SLOTS, dtype)
     for slot, seed in enumerate(seeds):
         past = networks(seed)["classifier"]
         pool = pools.push(
