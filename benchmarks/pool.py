@@ -1,0 +1,132 @@
+"""Memory and time of CASM's step with its pool on the device, in bf16, in host memory.
+
+    python benchmarks/pool.py [--network resnet18] [--slots 30] [--rounds 5]
+
+Every round takes as many steps with each, in turn, half of them against the current
+critic; the ratios are taken within a round. Images are random: only the time counts.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from saliency_jax.models import create
+from saliency_jax.objectives import casm
+from saliency_jax.pool import DTYPES
+from saliency_jax.training import casm_step, sharding
+from saliency_jax.training.optim import create_optimiser
+from saliency_jax.training.state import TrainState, create_net
+
+_NETWORK = flags.DEFINE_enum(
+    "network", "resnet18", sorted(create.BACKBONES), "The classifier."
+)
+_SLOTS = flags.DEFINE_integer("slots", 30, "Entries of the pool.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Of measurements.", 1)
+_STEPS = flags.DEFINE_integer("steps", 10, "Of each measurement.", 2)
+_BATCH = flags.DEFINE_integer("batch_size", 8, "Images in a batch.", 1)
+_SIZE = flags.DEFINE_integer("image_size", 64, "Side of the images.", 1)
+
+_POOLS = [(dtype, memory) for memory in sharding.MEMORIES for dtype in DTYPES]
+_MASKER = {
+    "encoder": "shared",
+    "taps": (0, 1, 2, 3, 4),
+    "features": 64,
+    "final_upsampling": "nearest",
+}
+_OPTIMISER = {
+    "name": "adam",
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "schedule": "constant",
+    "warmup_steps": 0,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    contestants = {pool: _contestant(*pool) for pool in _POOLS}
+    for step, state in contestants.values():  # compiled before anything is timed
+        _take(step, state, 2)
+    seconds = {pool: [] for pool in _POOLS}
+    for _ in range(_ROUNDS.value):
+        for pool, (step, state) in contestants.items():
+            started = time.perf_counter()
+            _take(step, state, _STEPS.value)
+            seconds[pool].append(time.perf_counter() - started)
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {_NETWORK.value}")
+    print("pool                    MB  steps/s  time beside float32 on the device")
+    for (dtype, memory), (_, state) in contestants.items():
+        pool = state[0].pool
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(pool)) / 1e6
+        own = seconds[dtype, memory]
+        ratios = [a / b for a, b in zip(own, seconds[_POOLS[0]], strict=True)]
+        speed = _STEPS.value / statistics.median(own)
+        print(
+            f"{dtype:8} {memory:11} {size:7.1f} {speed:8.2f}  "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def _contestant(dtype: str, memory: str):
+    """A jitted step and a list that holds the state that it goes on from."""
+    classifier = create.create_classifier(
+        {"network": _NETWORK.value, "num_classes": 100, "dtype": "float32"}
+    )
+    masker = create.create_masker(_MASKER, classifier)
+    optimiser = create_optimiser(_OPTIMISER, 1000)
+    options = casm_step.CasmOptions(
+        thinning=casm.thinning("L100"),
+        score="entropy",
+        area_weight=1.0,
+        variant="author",
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        seed=0,
+    )
+
+    def init(key: jax.Array) -> TrainState:
+        networks = create.init_networks(classifier, masker, key, _SIZE.value)
+        nets = [create_net(networks[n], optimiser) for n in ("classifier", "masker")]
+        pool = casm_step.init_pool(nets[0], _SLOTS.value, options, dtype)
+        return TrainState(jnp.zeros((), jnp.int32), *nets, pool)
+
+    mesh = sharding.data_mesh()
+    key = jax.random.key(0)
+    placed = sharding.of_state(jax.eval_shape(init, key), mesh, memory)
+    state = jax.jit(init, out_shardings=placed)(key)
+    step = casm_step.make_casm_step(classifier, masker, optimiser, optimiser, options)
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        static_argnums=2,
+        in_shardings=(placed, sharding.by_batch(mesh)),
+        out_shardings=(placed, sharding.replicated(mesh)),
+    )
+    return jitted, [state]
+
+
+def _take(step, state: list[TrainState], count: int) -> None:
+    batch = _batch(_BATCH.value, _SIZE.value)
+    for index in range(count):
+        state[0], metrics = step(state[0], batch, index % 2 == 0)
+    jax.block_until_ready(metrics)
+
+
+@functools.cache
+def _batch(size: int, side: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+        "label": rng.integers(0, 100, size).astype(np.int32),
+    }
+
+
+if __name__ == "__main__":
+    app.run(main)
