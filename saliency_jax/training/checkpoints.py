@@ -15,7 +15,6 @@ what is still being written; a thread writes them, and the checkpoint that names
 committed after them.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,13 +26,9 @@ import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
-import safetensors.numpy
 
-from saliency_jax import pool as pools
 from saliency_jax.errors import InputError
-from saliency_jax.pool import ClassifierPool
-from saliency_jax.training.sharding import data_mesh
+from saliency_jax.training import pool_files
 from saliency_jax.training.state import NetState, TrainState
 from saliency_jax.types import PyTree
 
@@ -71,21 +66,9 @@ def _optimisers(state: TrainState) -> dict[str, PyTree]:
     return {name: net.opt_state for name, net in nets.items() if net is not None}
 
 
-_entry = jax.jit(pools.entry)
-
-
 def size_in_bytes(tree: PyTree) -> int:
     """The bytes of a tree's arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _write_entries(entries: Mapping[Path, Mapping[str, np.ndarray]]) -> None:
-    """Writes pool entries, each file whole or not at all."""
-    for path, entry in entries.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        safetensors.numpy.save_file(entry, partial)
-        os.replace(partial, path)
 
 
 class _MetaHandler(ocp.JsonCheckpointHandler):
@@ -162,10 +145,10 @@ class Checkpoints:
         self._best.wait_until_finished()  # a resumed run would not judge it again
         slots, entries = [], {}
         if state.pool is not None:
-            slots = np.asarray(state.pool.saved_at)[: int(state.pool.count)].tolist()
+            slots = pool_files.filled_slots(state.pool)
             self._drop_unused_pool_files(slots)
-            entries = self._new_entries(state.pool, slots)
-        written = self._pool_writer.submit(_write_entries, entries)
+            entries = pool_files.new_entries(self._pool_folder, state.pool)
+        written = self._pool_writer.submit(pool_files.write, entries)
         self._meta_handler.pool_written = written
         networks, optimisers = _networks(state), _optimisers(state)
         self._last.save(
@@ -249,7 +232,7 @@ class Checkpoints:
             # A kill between writing entries and the commit leaves some of a future
             # that this run may not have again.
             self._drop_unused_pool_files([])
-            pool = self._read_pool(pool, slots)
+            pool = pool_files.read(self._pool_folder, pool, slots)
         masker = None if state.masker is None else net("masker")
         like = state.step
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
@@ -274,28 +257,6 @@ class Checkpoints:
         meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
         return meta["pool"], meta["process_count"]
 
-    def _pool_file(self, saved_at: int) -> Path:
-        return self._pool_folder / f"{saved_at}.safetensors"
-
-    def _new_entries(
-        self, pool: ClassifierPool, slots: list[int]
-    ) -> dict[Path, dict[str, np.ndarray]]:
-        """Copies the entries that are not yet on disk to the host, in process 0."""
-        # Replicated: one device of this process has all, and no other takes part.
-        device = pool.count.addressable_shards[0].device
-        pool = jax.tree.map(lambda leaf: leaf.addressable_data(0), pool)
-
-        def copy(slot: int) -> dict[str, np.ndarray]:
-            entry = jax.device_get(_entry(pool, slot))
-            return flax.traverse_util.flatten_dict(entry, sep="/")
-
-        with jax.set_mesh(data_mesh([device])):
-            return {
-                path: copy(slot)
-                for slot, path in enumerate(map(self._pool_file, slots))
-                if jax.process_index() == 0 and not path.exists()
-            }
-
     def _drop_unused_pool_files(self, slots: list[int]) -> None:
         """Deletes the entries that neither a committed checkpoint nor `slots` names.
 
@@ -305,40 +266,8 @@ class Checkpoints:
         named = set(slots)
         for step in self._last.all_steps():
             named |= set(self._meta(step)[0])
-        if jax.process_index() != 0:
-            return
-        for path in self._pool_folder.glob("*.safetensors"):
-            if int(path.stem) not in named:
-                path.unlink()
-        for path in self._pool_folder.glob("*.partial"):
-            path.unlink()
-
-    def _read_pool(self, pool: ClassifierPool, slots: list[int]) -> ClassifierPool:
-        """Fills an empty pool from the entries of a checkpoint."""
-        stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
-        host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stacked)
-        flat = flax.traverse_util.flatten_dict(host, keep_empty_nodes=True, sep="/")
-        for slot, saved_at in enumerate(slots):
-            path = self._pool_file(saved_at)
-            try:
-                entry = safetensors.numpy.load_file(path)
-            except (OSError, safetensors.SafetensorError) as error:
-                raise InputError(
-                    f"pool entry {path} of the checkpoint cannot be read ({error}): "
-                    "restore the file, or start a new run in another workdir"
-                ) from error
-            for name, value in entry.items():
-                flat[name][slot] = value
-        host = flax.traverse_util.unflatten_dict(flat, sep="/")
-        placed = jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), host, stacked)
-        saved_at = np.full(pool.saved_at.shape, -1, np.int32)
-        saved_at[: len(slots)] = slots
-        return ClassifierPool(
-            placed["params"],
-            placed["batch_stats"],
-            jax.device_put(saved_at, pool.saved_at.sharding),
-            jax.device_put(np.int32(len(slots)), pool.count.sharding),
-        )
+        if jax.process_index() == 0:
+            pool_files.keep_only(self._pool_folder, named)
 
 
 def restore_networks(

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from saliency_jax.errors import InputError
-from saliency_jax.training import casm_step, sharding
-from saliency_jax.training import checkpoints as checkpoints_module
+from saliency_jax.training import casm_step, pool_files, sharding
 from saliency_jax.training.checkpoints import (
     Checkpoints,
     checkpoint_folder,
@@ -22,7 +21,7 @@ from tests.training import tiny
 from tests.training.steps import assert_same, fresh, go_on, numbers, start
 
 
-def pool_files(workdir):
+def stored_entries(workdir):
     folder = checkpoint_folder(workdir, "pool")
     return sorted(int(path.stem) for path in folder.glob("*.safetensors"))
 
@@ -75,17 +74,17 @@ def test_pool_entries_are_written_once_and_dropped_when_unnamed(tmp_path):
     with Checkpoints(tmp_path, 1) as checkpoints:
         state = go_on(state, data, 3)
         line = checkpoints.save(state, data)
-        assert pool_files(tmp_path) == [1, 2]
+        assert stored_entries(tmp_path) == [1, 2]
         assert "2 entries (0.0 MB new)" in line  # of this small network
         folder = checkpoint_folder(tmp_path, "pool")
         written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
         state = go_on(state, data, 1)
         checkpoints.save(state, data)
-        assert pool_files(tmp_path) == [1, 2, 4]
+        assert stored_entries(tmp_path) == [1, 2, 4]
         assert all(path.stat().st_mtime_ns == at for path, at in written.items())
         state = go_on(state, data, 8)
         checkpoints.save(state, data)
-    assert pool_files(tmp_path) == sorted(state.pool.saved_at.tolist()) != [1, 2, 4]
+    assert stored_entries(tmp_path) == sorted(state.pool.saved_at.tolist()) != [1, 2, 4]
 
 
 def test_the_line_tells_the_bytes_of_the_pool(tmp_path):
@@ -140,7 +139,7 @@ def test_the_latest_checkpoints_are_kept_with_all_that_they_name(tmp_path, keep_
             checkpoints.save(state, data)
     steps = saved_steps(tmp_path, "last")
     assert steps == [15] if keep_last == 1 else steps == [12, 15]
-    assert set(pool_files(tmp_path)) == {
+    assert set(stored_entries(tmp_path)) == {
         name for step in steps for name in named_by(tmp_path, step)
     }
 
@@ -274,13 +273,13 @@ def test_entries_of_a_future_without_a_checkpoint_do_not_enter_a_resumed_run(tmp
 
 def test_a_checkpoint_is_committed_after_its_pool(tmp_path, monkeypatch):
     """Training goes on, the buffers given away, while the entries are written."""
-    write, allowed = checkpoints_module._write_entries, threading.Event()
+    write, allowed = pool_files.write, threading.Event()
 
     def slowly(entries):
         assert allowed.wait(60)
         write(entries)
 
-    monkeypatch.setattr(checkpoints_module, "_write_entries", slowly)
+    monkeypatch.setattr(pool_files, "write", slowly)
     state = go_on(start(), numbers(), 3)
     expected = jax.tree.map(jnp.copy, state)
     with Checkpoints(tmp_path, 1) as checkpoints:
@@ -288,7 +287,7 @@ def test_a_checkpoint_is_committed_after_its_pool(tmp_path, monkeypatch):
         for leaf in jax.tree.leaves(state):
             leaf.delete()
         time.sleep(1)  # enough for everything else
-        assert saved_steps(tmp_path, "last") == [] == pool_files(tmp_path)
+        assert saved_steps(tmp_path, "last") == [] == stored_entries(tmp_path)
         allowed.set()
     assert saved_steps(tmp_path, "last") == [3]
     with Checkpoints(tmp_path, 1) as checkpoints:
@@ -307,7 +306,7 @@ def test_without_its_pool_a_checkpoint_is_not_committed(tmp_path, monkeypatch):
         pytest.raises(OSError, match="No space left"),
         Checkpoints(tmp_path, 1) as checkpoints,
     ):
-        monkeypatch.setattr(checkpoints_module, "_write_entries", full)
+        monkeypatch.setattr(pool_files, "write", full)
         checkpoints.save(go_on(before, data, 3), data)
     assert saved_steps(tmp_path, "last") == [3]
     with Checkpoints(tmp_path, 1) as checkpoints:

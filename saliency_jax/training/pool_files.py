@@ -1,0 +1,111 @@
+"""A pool's entries on disk: one file each, written once, never changed.
+
+    <folder>/<saved_at>.safetensors
+
+A file is there whole or not at all; `.partial` is one that a kill cut short.
+"""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from saliency_jax import pool as pools
+from saliency_jax.errors import InputError
+from saliency_jax.pool import ClassifierPool
+from saliency_jax.training.sharding import data_mesh
+
+Entries = dict[Path, dict[str, np.ndarray]]
+"""Arrays by their names, by the file that holds them."""
+
+_entry = jax.jit(pools.entry)
+
+
+def filled_slots(pool: ClassifierPool) -> list[int]:
+    """The names of a pool's entries, in the order of their slots."""
+    return np.asarray(pool.saved_at)[: int(pool.count)].tolist()
+
+
+def new_entries(
+    folder: Path, pool: ClassifierPool
+) -> dict[Path, dict[str, np.ndarray]]:
+    """Copies the entries that are not yet on disk to the host, in process 0."""
+    # Replicated: one device of this process has all, and no other takes part.
+    device = pool.count.addressable_shards[0].device
+    paths = [_path(folder, saved_at) for saved_at in filled_slots(pool)]
+    pool = jax.tree.map(lambda leaf: leaf.addressable_data(0), pool)
+
+    def copy(slot: int) -> dict[str, np.ndarray]:
+        entry = jax.device_get(_entry(pool, slot))
+        return flax.traverse_util.flatten_dict(entry, sep="/")
+
+    with jax.set_mesh(data_mesh([device])):
+        return {
+            path: copy(slot)
+            for slot, path in enumerate(paths)
+            if jax.process_index() == 0 and not path.exists()
+        }
+
+
+def write(entries: Entries) -> None:
+    """Writes entries, each file whole or not at all."""
+    for path, entry in entries.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        safetensors.numpy.save_file(entry, partial)
+        os.replace(partial, path)
+
+
+def read(folder: Path, pool: ClassifierPool, slots: list[int]) -> ClassifierPool:
+    """Fills an empty pool.
+
+    Args:
+      folder: of the files.
+      pool: gives shapes, dtypes and shardings.
+      slots: the names of the entries, from `filled_slots`.
+
+    Raises:
+      InputError: a file is missing or damaged.
+    """
+    stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
+    host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stacked)
+    flat = flax.traverse_util.flatten_dict(host, keep_empty_nodes=True, sep="/")
+    for slot, saved_at in enumerate(slots):
+        path = _path(folder, saved_at)
+        try:
+            entry = safetensors.numpy.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise InputError(
+                f"pool entry {path} of the checkpoint cannot be read ({error}): "
+                "restore the file, or start a new run in another workdir"
+            ) from error
+        for name, value in entry.items():
+            flat[name][slot] = value
+    host = flax.traverse_util.unflatten_dict(flat, sep="/")
+    placed = jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), host, stacked)
+    saved_at = np.full(pool.saved_at.shape, -1, np.int32)
+    saved_at[: len(slots)] = slots
+    return ClassifierPool(
+        placed["params"],
+        placed["batch_stats"],
+        jax.device_put(saved_at, pool.saved_at.sharding),
+        jax.device_put(np.int32(len(slots)), pool.count.sharding),
+    )
+
+
+def keep_only(folder: Path, slots: Collection[int]) -> None:
+    """Deletes all other entries, and what is left of a write that was cut short."""
+    for path in folder.glob("*.safetensors"):
+        if int(path.stem) not in slots:
+            path.unlink()
+    for path in folder.glob("*.partial"):
+        path.unlink()
+
+
+def _path(folder: Path, saved_at: int) -> Path:
+    return folder / f"{saved_at}.safetensors"
