@@ -24,7 +24,8 @@ from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.judges import Judge, load_judges, origins
 from saliency_jax.evaluation.judging import Judged, judge_masks, tabulate
-from saliency_jax.evaluation.scoring import Outcome, Shown, score_masks
+from saliency_jax.evaluation.scoring import Outcome, score_masks
+from saliency_jax.evaluation.showing import Shown, choose, show
 from saliency_jax.metrics import rows
 from saliency_jax.metrics.intervals import wilson_interval
 from saliency_jax.metrics.localisation import VARIANTS, binarise, predicted_boxes
@@ -167,17 +168,14 @@ def evaluate(
         num_threads=config["data"]["num_threads"],
         limit=count,
     )
-    outcome = score_masks(
-        masker,
-        batches(),
-        count,
-        batch_size,
-        variant=variant,
-        pictures=GRIDS * COLUMNS,
-    )
-    pictures = draw(
-        outcome.shown, source.class_names, masker.classifier.mean, variant, out
-    )
+    outcome = score_masks(masker, batches(), count, batch_size, variant=variant)
+    chosen = choose(outcome.measured["casm"].scores, GRIDS * COLUMNS, COLUMNS)
+    names, mean = source.class_names, masker.classifier.mean
+    pictures = [
+        path
+        for name, shown in show(masker, source, chosen, size).items()
+        for path in draw(name, shown, names, mean, variant, out)
+    ]
 
     table = summarise(outcome)
     scored = int(outcome.measured["casm"].scores.scored.sum())
@@ -269,13 +267,14 @@ def summarise_judges(
 
 
 def draw(
+    name: str,
     shown: Sequence[Shown],
     class_names: Sequence[str],
     mean: Sequence[float],
     variant: str,
     out: Path,
 ) -> list[Path]:
-    """Writes the grids of pictures and returns their paths."""
+    """Writes the grids of pictures, `<name>_<number>.png`, and returns their paths."""
     paths = []
     for first in range(0, len(shown), COLUMNS):
         group = shown[first : first + COLUMNS]
@@ -288,7 +287,7 @@ def draw(
             [class_names[one.label] for one in group],
             mean,
         )
-        paths.append(out / f"grid_{first // COLUMNS}.png")
+        paths.append(out / f"{name}_{first // COLUMNS}.png")
         save_png(paths[-1], picture)
     return paths
 

@@ -100,7 +100,7 @@ def test_figures_table_and_pictures(painted_run, capsys):
         "validation",
     )
     assert how["casm"]["thinning"] == "L100"
-    assert how["pictures"] == ["grid_0.png"]
+    assert how["pictures"] == ["grid_0.png", "best_0.png", "worst_0.png"]
     assert how["network_seconds"] > 0 and how["metric_seconds"] > 0
 
     printed = capsys.readouterr().out

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,12 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.records) if self.indices is None else len(self.indices)
+
+    def subset(self, positions: Sequence[int] | np.ndarray) -> "Source":
+        """The examples at these positions, in their order."""
+        positions = np.asarray(positions, np.int64)
+        chosen = positions if self.indices is None else self.indices[positions]
+        return dataclasses.replace(self, indices=chosen)
 
     def __getitem__(self, index: int) -> Example:
         record = int(index if self.indices is None else self.indices[index])
@@ -335,10 +341,8 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
         raise InputError(
             f"config.data.holdout must be at least 0, not {count}: 0 holds nothing out"
         )
-    everything = np.arange(len(source)) if source.indices is None else source.indices
     if not source.has_boxes:
-        nothing = np.zeros(0, np.int64)
-        return source, dataclasses.replace(source, indices=nothing)
+        return source, source.subset([])
     order = np.random.default_rng(seed).permutation(len(source))
     chosen: list[int] = []
     for position in order.tolist():
@@ -355,6 +359,6 @@ def split_holdout(source: Source, count: int, seed: int) -> tuple[Source, Source
     held_out = np.zeros(len(source), bool)
     held_out[chosen] = True
     return (
-        dataclasses.replace(source, indices=everything[~held_out]),
-        dataclasses.replace(source, indices=everything[held_out]),
+        source.subset(np.flatnonzero(~held_out)),
+        source.subset(np.flatnonzero(held_out)),
     )

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool
 from tqdm import tqdm
 
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.timing import call_timed, timed
 from saliency_jax.metrics import rows
-from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
 from saliency_jax.saliency import Masker
 from saliency_jax.training import sharding
 from saliency_jax.training.evaluators import top_hits
@@ -25,21 +24,11 @@ IMAGES_PER_TASK = 8  # of the metric part: a few MB at 224 pixels, near the core
 BATCH_FIELDS = ("image", "label", "boxes_pixels", "original_size")
 
 
-class Shown(NamedTuple):
-    """An image that was picked for the pictures."""
-
-    image: Num[np.ndarray, "S S 3"]
-    mask: Float[np.ndarray, "S S"]
-    boxes: Int[np.ndarray, "_ 4"]
-    label: int
-
-
 class Outcome(NamedTuple):
     """What a pass over the images gave."""
 
     measured: dict[str, rows.Measured]
     top_hits: Bool[np.ndarray, "B R"]
-    shown: list[Shown]
     seconds: dict[str, float]
 
 
@@ -50,7 +39,6 @@ def score_masks(
     batch_size: int,
     *,
     variant: str,
-    pictures: int,
 ) -> Outcome:
     """Passes all images through the networks, and the masks through the metrics.
 
@@ -62,7 +50,6 @@ def score_masks(
       count: how many images there are.
       batch_size: of each batch.
       variant: of the rules, one of `metrics.localisation.VARIANTS`.
-      pictures: how many images to pick for the pictures, at random.
 
     Raises:
       InputError: when a mask is not finite.
@@ -73,9 +60,8 @@ def score_masks(
 
     cv2.setNumThreads(1)  # the pool's threads are enough
     threads = os.cpu_count() or 1
-    picked = np.random.default_rng(0).permutation(count)[:pictures].tolist()
     seconds = dict.fromkeys(("compile", "network", "wait"), 0.0)
-    compiled, hits, shown, tasks, first = None, [], [], [], 0
+    compiled, hits, tasks = None, [], []
     start = time.perf_counter()
     with (
         ThreadPoolExecutor(threads) as pool,
@@ -113,19 +99,12 @@ def score_masks(
             ]
             tasks += pending
             hits.append(top_hits(logits, batch["label"]))
-            shown += [
-                show(batch, masks, index - first)
-                for index in picked
-                if first <= index < first + len(masks)
-            ]
-            first += len(masks)
             bar.update(len(masks))
         parts = [task.result() for task in tasks]
     names = parts[0][0].keys()
     return Outcome(
         {name: rows.join([measured[name] for measured, _ in parts]) for name in names},
         np.concatenate(hits),
-        shown,
         {
             "network_seconds": seconds["network"],
             "metric_seconds": sum(busy for _, busy in parts),
@@ -134,17 +113,4 @@ def score_masks(
             "compile_seconds": seconds["compile"],
             "wall_seconds": time.perf_counter() - start,
         },
-    )
-
-
-def show(batch: Batch, masks: Float[np.ndarray, "B S S"], index: int) -> Shown:
-    """Keeps what the pictures need of one image of a batch."""
-    pixels = batch["boxes_pixels"][index]
-    return Shown(
-        batch["image"][index],
-        masks[index],
-        boxes_after_resize_and_crop(
-            pixels[is_filed(pixels)], batch["original_size"][index], masks.shape[1]
-        ),
-        int(batch["label"][index]),
     )

@@ -20,6 +20,7 @@ from saliency_jax.data.sources import (
     split_holdout,
 )
 from saliency_jax.errors import InputError
+from tests import painted
 
 
 class Cifar10(tfds.core.GeneratorBasedBuilder):
@@ -234,3 +235,12 @@ def test_holding_out_too_many_is_refused():
     for source in (_made_up([1, 1]), _made_up([0, 0])):
         with pytest.raises(InputError, match="config.data.holdout must be at least 0"):
             split_holdout(source, -1, seed=0)
+
+
+def test_a_subset_of_a_subset_counts_its_own_positions():
+    source = painted.source_of(
+        [painted.paint([0, 0, 4, 4], 1, label, []) for label in range(5)]
+    )
+    subset = source.subset([4, 2, 0]).subset([2, 0])
+    assert [subset[position]["label"] for position in range(2)] == [0, 4]
+    assert len(source.subset([])) == 0 and len(source) == 5
