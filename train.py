@@ -66,6 +66,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     config.data.num_train = len(source)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.data.batch_size, mesh)
+    pool_memory = config.casm.pool_memory if is_casm else "device"
+    sharding.check_memory(pool_memory, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
     # A resumed run holds its classifier, and does without the one it started from.
     is_new = not saved_steps(workdir, "last")
@@ -135,7 +137,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
         )
 
     key = prng.stream_key(jax.random.key(config.seed), "init")
-    pool_memory = config.casm.pool_memory if is_casm else "device"
     placed = jax.eval_shape(init_state, key, initial)
     placed = sharding.of_state(placed, mesh, pool_memory)
     state = jax.jit(init_state, out_shardings=placed)(key, initial)

@@ -3,8 +3,9 @@
 Pure functions on a stacked pytree. A classifier's parameters and batch statistics go
 in together and come out together; entries are copies and never change afterwards.
 
-The stack may lie in the host's memory, which is larger than the device's: an array's
-type says where it is, and an entry is copied on its way in and out.
+The stack may lie in the host's memory, which is larger than the device's. The type of
+an array says where it lies (that of a shape from `jax.eval_shape` does not), and an
+entry is copied to the device before anything is computed with it.
 """
 
 from typing import no_type_check
@@ -80,7 +81,8 @@ def push(
       step: the training step, kept in `saved_at`.
       key: chooses the slot of a full pool.
       when: False leaves the pool as it is. One slot is rewritten with its own content
-        then, which is cheaper than a `lax.cond` that copies the whole pool.
+        then, which is cheaper than a `lax.cond` that copies the whole pool; from and to
+        the host's memory where the pool lies there.
       keep_first: never replace slot 0, the first iterate.
     """
     slots = pool.saved_at.shape[0]
@@ -93,8 +95,8 @@ def push(
     def write(stack: Array, new: Array) -> Array:
         old = _take(stack, slot)
         kept = jnp.where(when, new.astype(stack.dtype), old)
-        kept = jax.device_put(kept, jax.typeof(stack).memory_space)
-        # Not `.at[slot].set`: of a stack in the host's memory, compilers know this.
+        kept = _moved(kept, jax.typeof(stack).memory_space)
+        # Not `.at[slot].set`: XLA offloads this operation, but computes a scatter.
         return jax.lax.dynamic_update_index_in_dim(stack, kept, slot, axis=0)
 
     return ClassifierPool(
@@ -126,4 +128,10 @@ def entry(pool: ClassifierPool, slot: int | Int[Array, ""]) -> dict[str, PyTree]
 
 def _take(stack: Array, slot: int | Int[Array, ""]) -> Array:
     taken = jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False)
-    return jax.device_put(taken, jax.memory.Space.Device)
+    return _moved(taken, jax.memory.Space.Device)
+
+
+def _moved(array: Array, space: jax.memory.Space) -> Array:
+    if jax.typeof(array).memory_space == space:
+        return array
+    return jax.device_put(array, space)

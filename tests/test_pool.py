@@ -241,3 +241,26 @@ def test_a_pool_in_the_hosts_memory_plays_the_same_and_stays_there():
         assert leaf.sharding.memory_kind == "pinned_host"
     for leaf in jax.tree.leaves(drawn[1]):
         assert leaf.sharding.memory_kind == "device"
+
+
+def test_a_gpus_program_moves_entries_and_computes_nothing_in_the_hosts_memory():
+    """On a CPU both memories are one; so this reads what a GPU would be given."""
+
+    def play(pool, value, key):
+        params = {"w": value, "b": jnp.stack([value, -value])}
+        pool = pools.push(pool, params, {"mean": value}, step=1, key=key)
+        return pool, pools.entry(pool, 1)
+
+    moves = {}
+    for kind in ("device", "pinned_host"):
+        pool = in_memory(empty_pool(3), kind)
+        traced = jax.jit(play).trace(pool, jnp.float32(2), jax.random.key(0))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        lines = [l for l in text.splitlines() if "annotate_device_placement" in l]
+        moves[kind] = [
+            sum(f'_xla_buffer_placement = "{to}"' in line for line in lines)
+            for to in ("device", "pinned_host")
+        ]
+    # three stacks: each is read once by the push and once by `entry`, and written once
+    # Of three stacks: read by the push and by `entry`, and written once.
+    assert moves == {"device": [0, 0], "pinned_host": [6, 3]}

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import safetensors.numpy
 
 import evaluate
 import train
@@ -126,7 +127,17 @@ def test_an_interrupted_run_becomes_the_same_run(
     assert saved_steps(tmp_path, "last") == [3]
     capsys.readouterr()
     config = casm_config(shapes_dir, classifier_run, casm__pool_memory=pool_memory)
-    train.train(config, tmp_path)
+    save, kinds = train.Checkpoints.save, set()
+
+    def spy(checkpoints, state, data):
+        stacks = jax.tree.leaves(state.pool.params)
+        kinds.update(leaf.sharding.memory_kind for leaf in stacks)
+        return save(checkpoints, state, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Checkpoints, "save", spy)
+        train.train(config, tmp_path)
+    assert kinds == {pool_memory}
     assert f"resumed {tmp_path} at step 3" in capsys.readouterr().out
     step, arrays, files = arrays_of(tmp_path)
     expected_step, expected_arrays, expected_files = arrays_of(casm_run)
@@ -139,6 +150,23 @@ def test_an_interrupted_run_becomes_the_same_run(
     # the figures, too, apart from the times
     final, expected = lines_of(tmp_path)[-1], lines_of(casm_run)[-1]
     assert final | {"time": 0} == expected | {"time": 0}
+
+
+def test_a_run_stores_its_pool_in_the_type_that_the_config_says(
+    classifier_run, shapes_dir, tmp_path
+):
+    config = casm_config(
+        shapes_dir, classifier_run, casm__pool_dtype="bfloat16", total_steps=3
+    )
+    train.train(config, tmp_path)
+    entries = [*checkpoint_folder(tmp_path, "pool").iterdir()]
+    assert entries
+    for entry in map(safetensors.numpy.load_file, entries):
+        types = {name: str(value.dtype) for name, value in entry.items()}
+        assert {types[n] for n in types if n.startswith("params")} == {"bfloat16"}
+        assert {types[n] for n in types if n.startswith("batch")} == {"float32"}
+    with pytest.raises(InputError, match="pool_dtype was 'bfloat16', now 'float32'"):
+        train.train(casm_config(shapes_dir, classifier_run, total_steps=3), tmp_path)
 
 
 def test_best_is_judged_on_training_images_that_are_held_out(

@@ -143,10 +143,10 @@ class Checkpoints:
         start, step = time.perf_counter(), int(state.step)
         self._last.wait_until_finished()
         self._best.wait_until_finished()  # a resumed run would not judge it again
-        slots, entries = [], {}
+        names, entries = [], {}
         if state.pool is not None:
-            slots = pool_files.filled_slots(state.pool)
-            self._drop_unused_pool_files(slots)
+            names = pool_files.entry_names(state.pool)
+            self._drop_unused_pool_files(names)
             entries = pool_files.new_entries(self._pool_folder, state.pool)
         written = self._pool_writer.submit(pool_files.write, entries)
         self._meta_handler.pool_written = written
@@ -158,7 +158,7 @@ class Checkpoints:
                 optimisers=ocp.args.StandardSave(optimisers),
                 data=grain.checkpoint.CheckpointSave(data),
                 meta=ocp.args.JsonSave(
-                    {"pool": slots, "process_count": jax.process_count()}
+                    {"pool": names, "process_count": jax.process_count()}
                 ),
             ),
         )
@@ -166,7 +166,7 @@ class Checkpoints:
         line = f"checkpoint {step}: {state_bytes / 1e6:.1f} MB"
         if state.pool is not None:
             new_bytes = size_in_bytes(list(entries.values()))
-            line += f", pool {len(slots)} entries ({new_bytes / 1e6:.1f} MB new)"
+            line += f", pool {len(names)} entries ({new_bytes / 1e6:.1f} MB new)"
         return f"{line}, waited {time.perf_counter() - start:.2f} s"
 
     def save_best(self, state: TrainState, score: float) -> None:
@@ -205,7 +205,7 @@ class Checkpoints:
             number of processes.
         """
         step = self._last.latest_step()
-        slots, saved_by = self._meta(step)
+        names, saved_by = self._meta(step)
         if saved_by != jax.process_count():  # each has its own place in the data
             raise InputError(
                 f"checkpoint {self._last.directory / str(step)} was saved by a run of "
@@ -232,7 +232,7 @@ class Checkpoints:
             # A kill between writing entries and the commit leaves some of a future
             # that this run may not have again.
             self._drop_unused_pool_files([])
-            pool = pool_files.read(self._pool_folder, pool, slots)
+            pool = pool_files.read(self._pool_folder, pool, names)
         masker = None if state.masker is None else net("masker")
         like = state.step
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
@@ -257,13 +257,13 @@ class Checkpoints:
         meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
         return meta["pool"], meta["process_count"]
 
-    def _drop_unused_pool_files(self, slots: list[int]) -> None:
-        """Deletes the entries that neither a committed checkpoint nor `slots` names.
+    def _drop_unused_pool_files(self, names: list[int]) -> None:
+        """Deletes the entries that neither a committed checkpoint nor `names` has.
 
         Called before a save and not after it: until the new checkpoint is committed, a
         killed run resumes from the one before and needs what that one names.
         """
-        named = set(slots)
+        named = set(names)
         for step in self._last.all_steps():
             named |= set(self._meta(step)[0])
         if jax.process_index() == 0:

@@ -26,8 +26,8 @@ Entries = dict[Path, dict[str, np.ndarray]]
 _entry = jax.jit(pools.entry)
 
 
-def filled_slots(pool: ClassifierPool) -> list[int]:
-    """The names of a pool's entries, in the order of their slots."""
+def entry_names(pool: ClassifierPool) -> list[int]:
+    """`saved_at` of a pool's entries, in the order of their slots."""
     return np.asarray(pool.saved_at)[: int(pool.count)].tolist()
 
 
@@ -37,7 +37,7 @@ def new_entries(
     """Copies the entries that are not yet on disk to the host, in process 0."""
     # Replicated: one device of this process has all, and no other takes part.
     device = pool.count.addressable_shards[0].device
-    paths = [_path(folder, saved_at) for saved_at in filled_slots(pool)]
+    paths = [_path(folder, name) for name in entry_names(pool)]
     pool = jax.tree.map(lambda leaf: leaf.addressable_data(0), pool)
 
     def copy(slot: int) -> dict[str, np.ndarray]:
@@ -61,13 +61,13 @@ def write(entries: Entries) -> None:
         os.replace(partial, path)
 
 
-def read(folder: Path, pool: ClassifierPool, slots: list[int]) -> ClassifierPool:
+def read(folder: Path, pool: ClassifierPool, names: list[int]) -> ClassifierPool:
     """Fills an empty pool.
 
     Args:
       folder: of the files.
       pool: gives shapes, dtypes and shardings.
-      slots: the names of the entries, from `filled_slots`.
+      names: of the entries, in the order of their slots.
 
     Raises:
       InputError: a file is missing or damaged.
@@ -75,8 +75,8 @@ def read(folder: Path, pool: ClassifierPool, slots: list[int]) -> ClassifierPool
     stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
     host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stacked)
     flat = flax.traverse_util.flatten_dict(host, keep_empty_nodes=True, sep="/")
-    for slot, saved_at in enumerate(slots):
-        path = _path(folder, saved_at)
+    for slot, name in enumerate(names):
+        path = _path(folder, name)
         try:
             entry = safetensors.numpy.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
@@ -84,28 +84,28 @@ def read(folder: Path, pool: ClassifierPool, slots: list[int]) -> ClassifierPool
                 f"pool entry {path} of the checkpoint cannot be read ({error}): "
                 "restore the file, or start a new run in another workdir"
             ) from error
-        for name, value in entry.items():
-            flat[name][slot] = value
+        for leaf, value in entry.items():
+            flat[leaf][slot] = value
     host = flax.traverse_util.unflatten_dict(flat, sep="/")
     placed = jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), host, stacked)
     saved_at = np.full(pool.saved_at.shape, -1, np.int32)
-    saved_at[: len(slots)] = slots
+    saved_at[: len(names)] = names
     return ClassifierPool(
         placed["params"],
         placed["batch_stats"],
         jax.device_put(saved_at, pool.saved_at.sharding),
-        jax.device_put(np.int32(len(slots)), pool.count.sharding),
+        jax.device_put(np.int32(len(names)), pool.count.sharding),
     )
 
 
-def keep_only(folder: Path, slots: Collection[int]) -> None:
+def keep_only(folder: Path, names: Collection[int]) -> None:
     """Deletes all other entries, and what is left of a write that was cut short."""
     for path in folder.glob("*.safetensors"):
-        if int(path.stem) not in slots:
+        if int(path.stem) not in names:
             path.unlink()
     for path in folder.glob("*.partial"):
         path.unlink()
 
 
-def _path(folder: Path, saved_at: int) -> Path:
-    return folder / f"{saved_at}.safetensors"
+def _path(folder: Path, name: int) -> Path:
+    return folder / f"{name}.safetensors"

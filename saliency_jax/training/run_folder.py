@@ -46,6 +46,8 @@ FREE = (
     "model.factory",
 )
 
+# What fields meant that runs of earlier versions lack.
+ADDED = {"casm.pool_dtype": "float32"}
 
 # The least and the greatest value of fields, by their whole or their last name.
 RANGES = {
@@ -307,6 +309,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What a continued run may not change and does, a phrase each."""
     old, new = flatten(old), flatten(new)
+    old |= {name: ADDED[name] for name in ADDED.keys() & new.keys() - old.keys()}
     return [
         f"config.{name} was {old.get(name)!r}, now {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

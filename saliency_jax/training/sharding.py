@@ -31,21 +31,11 @@ def of_state(state: TrainState, mesh: Mesh, pool_memory: str) -> TrainState:
       state: arrays, or what `jax.eval_shape` gives for them.
       mesh: of all devices.
       pool_memory: one of `MEMORIES`, for the pool's parameters and batch statistics.
-
-    Raises:
-      InputError: the devices have no such memory.
     """
     everywhere = replicated(mesh)
     shardings = jax.tree.map(lambda _: everywhere, state)
-    if state.pool is None or pool_memory == "device":
+    if state.pool is None:
         return shardings
-    device = mesh.local_devices[0]
-    known = [memory.kind for memory in device.addressable_memories()]
-    if pool_memory not in known:
-        raise InputError(
-            f"config.casm.pool_memory = {pool_memory!r}, but {device.device_kind} has "
-            f"the memories {known}: leave it at 'device'"
-        )
     in_memory = everywhere.with_memory_kind(pool_memory)
     stacks = {
         name: jax.tree.map(lambda _: in_memory, getattr(state.pool, name))
@@ -76,4 +66,19 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
             f"config.data.batch_size = {batch_size} does not divide over {mesh.size} "
             f"devices in {jax.process_count()} processes: choose a multiple of "
             f"{mesh.size}"
+        )
+
+
+def check_memory(pool_memory: str, mesh: Mesh) -> None:
+    """Checks that the devices have a memory for the pool.
+
+    Raises:
+      InputError: when they do not.
+    """
+    device = mesh.local_devices[0]
+    known = [memory.kind for memory in device.addressable_memories()]
+    if pool_memory not in known:
+        raise InputError(
+            f"config.casm.pool_memory = {pool_memory!r}, but {device.device_kind} has "
+            f"the memories {known}: leave it at 'device'"
         )

@@ -216,6 +216,17 @@ def test_a_config_of_another_version_is_named(tmp_path):
         run_folder.prepare(tmp_path, config())
 
 
+def test_a_run_from_before_the_pool_had_a_type_goes_on_in_float32(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    pretend_checkpoint(tmp_path)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    del filed["casm"]["pool_dtype"], filed["casm"]["pool_memory"]
+    (tmp_path / "config.json").write_text(json.dumps(filed))
+    run_folder.prepare(tmp_path, config())
+    with pytest.raises(InputError, match="pool_dtype was 'float32', now 'bfloat16'"):
+        run_folder.prepare(tmp_path, config(casm__pool_dtype="bfloat16"))
+
+
 def test_without_a_checkpoint_any_config_starts_anew(tmp_path):
     run_folder.prepare(tmp_path, config())
     run_folder.prepare(tmp_path, config(seed=5))

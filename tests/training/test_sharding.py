@@ -47,7 +47,7 @@ def test_the_pool_alone_goes_to_the_hosts_memory():
 
 
 def test_a_memory_that_the_device_lacks():
+    mesh = sharding.data_mesh()
+    sharding.check_memory("pinned_host", mesh)
     with pytest.raises(InputError, match="pool_memory = 'tape', but .*'device'"):
-        sharding.of_state(
-            tiny.state(pool=tiny.pool_of(1)), sharding.data_mesh(), "tape"
-        )
+        sharding.check_memory("tape", mesh)
