@@ -1,5 +1,6 @@
 """Configs of the runs that tests make: six steps of a tiny network on 32x32 shapes."""
 
+import json
 from functools import partial
 
 from configs import casm_shapes, classifier_shapes
@@ -34,3 +35,9 @@ def changed_for(config, data_dir, changed):
         {name.replace("__", "."): value for name, value in changed.items()}
     )
     return config
+
+
+def lines_of(workdir):
+    """The figures that a run has written."""
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
