@@ -100,16 +100,20 @@ def test_the_line_tells_the_bytes_of_the_pool(tmp_path):
         assert "pool 1 entries (0.0 MB new)" in checkpoints.save(state, numbers())
 
 
+def saved_and_restored(workdir, mesh, state, empty):
+    with jax.set_mesh(mesh):
+        with Checkpoints(workdir, 1) as checkpoints:
+            checkpoints.save(state, numbers())
+        with Checkpoints(workdir, 1) as checkpoints:
+            return checkpoints.restore(empty, numbers())
+
+
 def test_a_state_on_several_devices_comes_back_on_them(tmp_path):
     mesh = sharding.data_mesh()
     everywhere = sharding.replicated(mesh)
     state = jax.device_put(go_on(start(), numbers(), 3), everywhere)
     empty = jax.device_put(fresh(), everywhere)
-    with jax.set_mesh(mesh):
-        with Checkpoints(tmp_path, 1) as checkpoints:
-            checkpoints.save(state, numbers())
-        with Checkpoints(tmp_path, 1) as checkpoints:
-            restored = checkpoints.restore(empty, numbers())
+    restored = saved_and_restored(tmp_path, mesh, state, empty)
     assert_same(restored, state)
     assert all(leaf.sharding == everywhere for leaf in jax.tree.leaves(restored))
 
@@ -121,11 +125,7 @@ def test_a_pool_of_another_type_and_memory_comes_back_as_it_was(tmp_path):
     placed = sharding.of_state(state, mesh, "pinned_host")
     state = jax.device_put(state, placed)
     empty = jax.device_put(jax.tree.map(jnp.zeros_like, state), placed)
-    with jax.set_mesh(mesh):
-        with Checkpoints(tmp_path, 1) as checkpoints:
-            checkpoints.save(state, numbers())
-        with Checkpoints(tmp_path, 1) as checkpoints:
-            restored = checkpoints.restore(empty, numbers())
+    restored = saved_and_restored(tmp_path, mesh, state, empty)
     assert_same(restored, state)
     assert jax.tree.map(lambda leaf: leaf.sharding, restored) == placed
 
