@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
+    Conv,
     batch_norm,
     max_pool_ceil,
     normal_hundredth,
@@ -61,7 +62,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Array:
-        x = nn.Conv(
+        x = Conv(
             self.features,
             (self.side, self.side),
             (self.stride, self.stride),

@@ -14,7 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
+from saliency_jax.models.layers import (
+    Conv,
+    batch_norm,
+    he_normal_fan_out,
+    uniform_fan_in,
+)
 
 
 def upsample(
@@ -128,7 +133,7 @@ class CasmMasker(nn.Module):
         for index in self.taps:
             x = taps[index].astype(self.dtype)
             if index > 0:
-                x = nn.Conv(
+                x = Conv(
                     self.features,
                     (1, 1),
                     use_bias=False,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
+    Conv,
     DepthwiseConv3x3,
     batch_norm,
     check_padding,
@@ -78,7 +79,7 @@ class MobileNetV1(nn.Module):
         """
         check_padding(self.padding, images_normalised)
         conv = partial(
-            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
+            Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
         )
         norm = partial(batch_norm, train=train, dtype=self.dtype, epsilon=self.epsilon)
         pads = padding_3x3(self.padding, images_normalised.shape[1:3], stride=2)
@@ -98,7 +99,7 @@ class MobileNetV1(nn.Module):
                 taps.append(x)
 
         pooled = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        logits = nn.Conv(
+        logits = Conv(
             self.num_classes, (1, 1), kernel_init=normal_hundredth, name="conv_preds"
         )(pooled)
         return logits[:, 0, 0], tuple(taps)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
+    Conv,
     DepthwiseConv3x3,
     batch_norm,
     check_padding,
@@ -89,7 +90,7 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"], train: bool) -> Array:
         conv = partial(
-            nn.Conv,
+            Conv,
             kernel_size=(1, 1),
             use_bias=False,
             dtype=self.dtype,
@@ -146,7 +147,7 @@ class MobileNetV2(nn.Module):
         """
         check_padding(self.padding, images_normalised)
         conv = partial(
-            nn.Conv,
+            Conv,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=he_normal_fan_out,

@@ -16,7 +16,12 @@ from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
-from saliency_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
+from saliency_jax.models.layers import (
+    Conv,
+    batch_norm,
+    he_normal_fan_out,
+    uniform_fan_in,
+)
 from saliency_jax.models.weight_names import WeightNames, torch_names
 
 STEMS = ("imagenet", "small", "small_stride2")
@@ -48,7 +53,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"], train: bool) -> Array:
         conv = partial(
-            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
+            Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
         )
         norm = partial(batch_norm, train=train, dtype=self.dtype, epsilon=self.epsilon)
         strides = (self.stride, self.stride)
@@ -122,7 +127,7 @@ class ResNet(nn.Module):
         if self.stem not in STEMS:
             raise InputError(f"stem {self.stem!r} is unknown; use one of {STEMS}")
         conv = partial(
-            nn.Conv,
+            Conv,
             self.width,
             use_bias=False,
             dtype=self.dtype,

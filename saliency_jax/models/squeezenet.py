@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
+    Conv,
     he_uniform_fan_in,
     max_pool_ceil,
     normal_hundredth,
@@ -59,7 +60,7 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w D"]:
         def conv(features: int, side: int, name: str, x: Array) -> Array:
-            layer = nn.Conv(
+            layer = Conv(
                 features,
                 (side, side),
                 padding=side // 2,
@@ -111,7 +112,7 @@ class SqueezeNet(nn.Module):
                 f"images of {height}x{width} pixels are too small for squeezenet1_1, "
                 f"which takes {SMALLEST} or more"
             )
-        x = nn.Conv(
+        x = Conv(
             64,
             (3, 3),
             (2, 2),
@@ -131,7 +132,7 @@ class SqueezeNet(nn.Module):
             if number in TAPS:
                 taps.append(x)
 
-        scores = nn.Conv(
+        scores = Conv(
             self.num_classes,
             (1, 1),
             dtype=self.dtype,
