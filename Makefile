@@ -8,6 +8,8 @@ BIN := .venv/bin
 DATA := data
 RUNS := runs/demo
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+# Huge pages for the arrays of a step: on a CPU that is a third of its time.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 REQUIREMENTS := $(if $(GPU),requirements.txt,requirements-cpu.txt)
 
 .PHONY: demo install test test-slow lint clean

@@ -1,16 +1,18 @@
 """Images per second of preparation and of the training pipeline, beside PyTorch's.
 
-    python benchmarks/data_pipeline.py --source DIR [--cores N] [--rounds 5]
+    python -m benchmarks.data_pipeline --source DIR [--cores N] [--rounds 5]
 
 DIR has one sub-folder per class, such as ImageNet's `ILSVRC/Data/CLS-LOC/train`. Every
 round measures each contestant once, in turn, on the same cores and the same files (from
 memory, after the first round), and the ratios are taken within a round:
 
 * `grain threads`, `grain processes`: `make_train_iterator` on the prepared data;
-* `torch`: a DataLoader of as many worker processes over the folder itself. torchvision
-  is not needed: ImageFolder's listing and the same augmentation (random resized crop of
-  at least 0.08 of the area, mirrored half of the time, the same interpolation) are
-  written here with OpenCV, the decoder that both use, and none of the boxes' work.
+* `torch, Pillow`: a DataLoader of as many worker processes over the folder itself.
+  torchvision is not needed: ImageFolder's listing and loader and the same augmentation
+  (random resized crop of at least 0.08 of the area, mirrored half of the time) are
+  written here with Pillow's calls that torchvision makes;
+* `torch, OpenCV`: the same with our decoder and interpolation. No torch contestant does
+  the boxes' work.
 
 All yield batches of uint8 pixels in host memory. What they cost besides (normalisation,
 the copy to a device) is not measured.
@@ -27,6 +29,7 @@ import cv2
 import numpy as np
 import torch
 from absl import app, flags
+from PIL import Image
 
 from saliency_jax.data import transforms
 from saliency_jax.data.pipeline import make_train_iterator
@@ -41,13 +44,40 @@ _SECONDS = flags.DEFINE_float("seconds", 20, "Of each measurement of a pipeline.
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1)
 _SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in a batch.", 1)
 _MIN_AREA = 0.08
+_LOADERS = ("Pillow", "OpenCV")
+
+
+def crop_with_pillow(path: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """What torchvision's default loader, crop and flip do; its resize is bilinear."""
+    with open(path, "rb") as file:
+        image = Image.open(file).convert("RGB")
+    width, height = image.size
+    top, left, h, w = transforms.random_window(height, width, _MIN_AREA, rng)
+    image = image.crop((left, top, left + w, top + h))
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.array(image)
+
+
+def crop_with_opencv(path: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The same with OpenCV, as our transforms do it."""
+    image = cv2.imread(path, transforms.AS_STORED)
+    height, width = image.shape[:2]
+    top, left, h, w = transforms.random_window(height, width, _MIN_AREA, rng)
+    image = cv2.resize(
+        cv2.cvtColor(image[top : top + h, left : left + w], cv2.COLOR_BGR2RGB),
+        (size, size),
+        interpolation=cv2.INTER_AREA if size**2 < h * w else cv2.INTER_LINEAR,
+    )
+    return cv2.flip(image, 1) if rng.random() < 0.5 else image
 
 
 class Folder(torch.utils.data.Dataset):
-    """Files and labels as ImageFolder lists them, augmented with OpenCV."""
+    """Files and labels as ImageFolder lists them, augmented by one of the above."""
 
-    def __init__(self, root: str, size: int):
-        self._size = size
+    def __init__(self, root: str, size: int, random_crop: Callable[..., np.ndarray]):
+        self._size, self._random_crop = size, random_crop
         classes = sorted(path for path in Path(root).iterdir() if path.is_dir())
         self._files = [
             (str(file), label)
@@ -61,17 +91,7 @@ class Folder(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         path, label = self._files[index]
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        image = cv2.imread(path, transforms.AS_STORED)
-        height, width = image.shape[:2]
-        top, left, h, w = transforms.random_window(height, width, _MIN_AREA, rng)
-        shrinks = self._size**2 < h * w
-        image = cv2.resize(
-            cv2.cvtColor(image[top : top + h, left : left + w], cv2.COLOR_BGR2RGB),
-            (self._size, self._size),
-            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-        )
-        if rng.random() < 0.5:
-            image = cv2.flip(image, 1)
+        image = self._random_crop(path, self._size, rng)
         return torch.from_numpy(image), label
 
 
@@ -80,9 +100,11 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _torch_batches(size: int, num_workers: int) -> Iterator[object]:
+def _torch_batches(
+    random_crop: Callable[..., np.ndarray], num_workers: int
+) -> Iterator[object]:
     loader = torch.utils.data.DataLoader(
-        Folder(_SOURCE.value, size),
+        Folder(_SOURCE.value, _SIZE.value, random_crop),
         batch_size=_BATCH.value,
         shuffle=True,
         drop_last=True,
@@ -145,7 +167,8 @@ def main(argv: Sequence[str]) -> None:
             "grain processes": lambda: _grain_batches(
                 folder, num_threads=1, num_workers=number
             ),
-            "torch": lambda: _torch_batches(_SIZE.value, number),
+            "torch, Pillow": lambda: _torch_batches(crop_with_pillow, number),
+            "torch, OpenCV": lambda: _torch_batches(crop_with_opencv, number),
         }
         for round_ in range(_ROUNDS.value):
             with tempfile.TemporaryDirectory() as other:
@@ -155,17 +178,20 @@ def main(argv: Sequence[str]) -> None:
                 rates.setdefault(name, []).append(_rate(batches(), 4 * number))
             print({name: round(of[round_]) for name, of in rates.items()}, flush=True)
     print(f"\n{number} cores, {_BATCH.value} images of {_SIZE.value} pixels a batch")
-    print("| | images/s | per core | ratio to torch, lowest to highest |")
-    print("| --- | --- | --- | --- |")
+    print("| | images/s | per core | beside torch, Pillow | beside torch, OpenCV |")
+    print("| --- | --- | --- | --- | --- |")
     for name, of in rates.items():
-        ratios = [a / b for a, b in zip(of, rates["torch"], strict=True)]
-        beside = (
-            f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        )
-        if name == "preparation":
-            beside = ""
         rate = statistics.median(of)
-        print(f"| {name} | {rate:.0f} | {rate / number:.0f} | {beside} |")
+        beside = ["", ""]
+        if name != "preparation":
+            beside = [_ratios(of, rates[f"torch, {kind}"]) for kind in _LOADERS]
+        print(f"| {name} | {rate:.0f} | {rate / number:.0f} | {' | '.join(beside)} |")
+
+
+def _ratios(rates: Sequence[float], others: Sequence[float]) -> str:
+    """Median, lowest and highest, each ratio taken within a round."""
+    ratios = [a / b for a, b in zip(rates, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Memory and time of CASM's step with its pool on the device, in bf16, in host memory.
 
-    python benchmarks/pool.py [--network resnet18] [--slots 30] [--rounds 5] \
+    python -m benchmarks.pool [--network resnet18] [--slots 30] [--rounds 5] \
         [--steps 10] [--batch_size 8] [--image_size 64]
 
 Every round takes as many steps with each, in turn, every other one against a past

@@ -21,6 +21,8 @@ cv2.setNumThreads(1)  # grain's threads already keep the cores busy
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 UPRIGHT = cv2.IMREAD_COLOR
 
+_JPEG = b"\xff\xd8"
+
 
 def decode(example: Example) -> Example:
     """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.
@@ -33,13 +35,19 @@ def decode(example: Example) -> Example:
       InputError: if the bytes are not an image.
     """
     flags = UPRIGHT if example.get("upright", False) else AS_STORED
+    # OpenCV's JPEG decoder can write RGB itself; some others ignore the flag (PAM's).
+    writes_rgb = example["image"].startswith(_JPEG)
+    if writes_rgb:
+        flags += cv2.IMREAD_COLOR_RGB - cv2.IMREAD_COLOR
     image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), flags)
     if image is None:
         raise InputError(
             f"{example['file_name']} is not a readable image (corrupt): remove it from "
             "the source and prepare the data set again"
         )
-    decoded = example | {"image": cv2.cvtColor(image, cv2.COLOR_BGR2RGB)}
+    if not writes_rgb:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    decoded = example | {"image": image}
     decoded.pop("upright", None)
     if "original_size" not in example:
         decoded["original_size"] = np.array(image.shape[1::-1], np.int32)

@@ -126,6 +126,69 @@ def conv_or_product(
 Conv = partial(nn.Conv, conv_general_dilated=conv_or_product)
 
 
+def shifted_products(
+    padded: Float[Array, "B h w C"], kernel: Float[Array, "3 3 1 C"], stride: int
+) -> Float[Array, "B _ _ C"]:
+    """A 3x3 depthwise convolution as the sum of nine products of shifted maps."""
+    rows, columns = ((side - 3) // stride * stride + 1 for side in padded.shape[1:3])
+    return sum(
+        padded[:, i : i + rows : stride, j : j + columns : stride]
+        * kernel[i, j][None, None]
+        for i in range(3)
+        for j in range(3)
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def trained_shifted_products(padded: Array, kernel: Array, stride: int) -> Array:
+    """`shifted_products` with a faster gradient of the kernel on a CPU.
+
+    It cannot be differentiated in forward mode.
+    """
+    return shifted_products(padded, kernel, stride)
+
+
+def _forward(padded: Array, kernel: Array, stride: int) -> tuple[Array, tuple]:
+    return shifted_products(padded, kernel, stride), (padded, kernel)
+
+
+def _backward(stride: int, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
+    padded, kernel = residuals
+    apply = partial(shifted_products, stride=stride)
+    (of_padded,) = jax.linear_transpose(lambda x: apply(x, kernel), padded)(gradient)
+
+    def at_once(padded: Array, gradient: Array) -> Array:
+        return jax.linear_transpose(lambda k: apply(padded, k), kernel)(gradient)[0]
+
+    def row_by_row(padded: Array, gradient: Array) -> Array:
+        # The nine sums read all of both arrays, which no cache holds, nine times; of
+        # one row they read it nine times from the cache.
+        columns = (padded.shape[2] - 3) // stride * stride + 1
+
+        def add_row(row: Array, sums: Array) -> Array:
+            three = jax.lax.dynamic_slice_in_dim(padded, row * stride, 3, axis=1)
+            one = jax.lax.dynamic_slice_in_dim(gradient, row, 1, axis=1)
+            products = [
+                three[:, i : i + 1, j : j + columns : stride] * one
+                for i in range(3)
+                for j in range(3)
+            ]
+            return sums + jnp.stack([jnp.sum(x, axis=(1, 2)) for x in products], axis=1)
+
+        # Of each image by itself, so that devices that share a batch add up only once.
+        sums = jnp.zeros((padded.shape[0], 9, padded.shape[3]))
+        sums = jax.lax.fori_loop(0, gradient.shape[1], add_row, sums)
+        return jnp.sum(sums, axis=0).reshape(kernel.shape)
+
+    of_kernel = jax.lax.platform_dependent(
+        padded, gradient, cpu=row_by_row, default=at_once
+    )
+    return of_padded, of_kernel
+
+
+trained_shifted_products.defvjp(_forward, _backward)
+
+
 class DepthwiseConv3x3(nn.Module):
     """A 3x3 convolution of each channel with its own kernel, without bias.
 
@@ -141,20 +204,16 @@ class DepthwiseConv3x3(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B _ _ C"]:
+    def __call__(
+        self, x: Float[Array, "B h w C"], train: bool
+    ) -> Float[Array, "B _ _ C"]:
+        """Returns the maps; `train` only chooses how gradients are computed."""
         kernel = self.param("kernel", he_normal_fan_out, (3, 3, 1, x.shape[-1]))
         pads = padding_3x3(self.padding, x.shape[1:3], self.stride)
         kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
         padded = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
-        rows, columns = (
-            (side - 3) // self.stride * self.stride + 1 for side in padded.shape[1:3]
-        )
-        total = sum(
-            padded[:, i : i + rows : self.stride, j : j + columns : self.stride]
-            * kernel[i, j].astype(jnp.float32)[None, None]
-            for i in range(3)
-            for j in range(3)
-        )
+        convolve = trained_shifted_products if train else shifted_products
+        total = convolve(padded, kernel.astype(jnp.float32), self.stride)
         return total.astype(self.dtype)
 
 

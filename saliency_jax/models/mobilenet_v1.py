@@ -90,7 +90,7 @@ class MobileNetV1(nn.Module):
         taps = []
         for number, (channels, stride) in enumerate(BLOCKS, start=1):
             name = f"conv_dw_{number}"
-            x = DepthwiseConv3x3(stride, self.padding, self.dtype, name=name)(x)
+            x = DepthwiseConv3x3(stride, self.padding, self.dtype, name=name)(x, train)
             x = nn.relu6(norm(f"{name}_bn")(x))
             name = f"conv_pw_{number}"
             x = conv(int(channels * self.width_multiplier), (1, 1), name=name)(x)

@@ -101,7 +101,10 @@ class InvertedResidual(nn.Module):
         if self.expansion != 1:
             y = conv(self.expansion * x.shape[-1], name="expand")(y)
             y = nn.relu6(norm("expand_bn")(y))
-        y = DepthwiseConv3x3(self.stride, self.padding, self.dtype, name="depthwise")(y)
+        depthwise = DepthwiseConv3x3(
+            self.stride, self.padding, self.dtype, name="depthwise"
+        )
+        y = depthwise(y, train)
         y = nn.relu6(norm("depthwise_bn")(y))
         y = norm("project_bn")(conv(self.features, name="project")(y))
         return x + y if self.stride == 1 and x.shape[-1] == self.features else y

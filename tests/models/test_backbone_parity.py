@@ -136,17 +136,18 @@ def test_pooling_in_ceil_mode(window, stride):
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow", "keras"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(7, 8), (8, 5)])
-def test_depthwise_convolution_and_its_gradients(padding, stride, size):
+@pytest.mark.parametrize("train", [False, True])
+def test_depthwise_convolution_and_its_gradients(padding, stride, size, train):
     x = jnp.asarray(reproducible.uniform((2, *size, 5), "x", -1.0, 1.0))
-    kernel = reproducible.uniform((3, 3, 1, 5), "kernel", -1.0, 1.0)
+    kernel = jnp.asarray(reproducible.uniform((3, 3, 1, 5), "kernel", -1.0, 1.0))
     layer = torch_backbones.Conv3x3(5, 5, stride, padding, groups=5)
-    layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+    layer.weight.data = torch.from_numpy(np.array(kernel.transpose(3, 2, 0, 1)))
     torch_x = torch_resnet.to_torch(np.asarray(x)).requires_grad_()
     expected = layer(torch_x)
     expected.pow(2).sum().backward()
 
     module = DepthwiseConv3x3(stride, padding, jnp.float32)
-    convolve = lambda kernel, x: module.apply({"params": {"kernel": kernel}}, x)
+    convolve = lambda kernel, x: module.apply({"params": {"kernel": kernel}}, x, train)
     squared = lambda kernel, x: jnp.sum(convolve(kernel, x) ** 2)
     by_kernel, by_x = jax.grad(squared, argnums=(0, 1))(kernel, x)
     for ours, theirs in (
