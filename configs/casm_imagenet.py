@@ -6,6 +6,12 @@ r"""CASM on ImageNet as published: ResNet-50, 224x224, 120,180 steps of 128 imag
 
 `classifier.init` is a run of `classifier_imagenet.py` or a weights file with
 torchvision's names, which is what the authors started from.
+
+`casm_imagenet.py:mini` is for a few thousand images and a laptop, from the weights of a
+MobileNetV2:
+
+    python train.py --config configs/casm_imagenet.py:mini --workdir runs/casm_mini \
+        --config.classifier.init=mobilenet_v2_tf.safetensors
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +21,9 @@ from configs import common
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the experiment; see `common.casm_config` for `arg`."""
-    config = common.casm_config(arg, default_thinning="L1000")
+    # A short run never stores a second classifier with L1000.
+    thinning = "L100" if "mini" in arg.split(",") else "L1000"
+    config = common.casm_config(arg, thinning, forms=("smoke", "mini"))
     config.total_steps = 120_180  # 60 of the original's epochs of 2,003 steps
 
     config.data.name = "imagenet_loc"
@@ -25,6 +33,20 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.dtype = "bfloat16"
     config.checkpoint.every = 2003
     config.log.evaluate_every = 2003
+    if config.form == "mini":
+        config.total_steps = 400
+        config.data.batch_size = 16
+        config.data.min_area = 0.25
+        config.data.holdout = 0  # the few images that there are have no boxes
+        config.data.num_threads = 2
+        config.classifier.network = "mobilenet_v2"
+        config.classifier.dtype = "float32"
+        config.masker.optimiser.schedule = "cosine"
+        config.masker.taps = (2, 3, 4)
+        config.masker.final_upsampling = "bilinear"
+        config.checkpoint.every = 100
+        config.log.every = 20
+        config.log.picture_every = 100
     if config.form == "smoke":
         common.shrink(config)
     return config

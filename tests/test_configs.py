@@ -101,6 +101,15 @@ def test_pretrained_tiny_imagenet(arg):
         assert one.classifier[name] == other.classifier[name]
 
 
+@pytest.mark.parametrize("arg", ["mini", "mini,F"])
+def test_the_laptops_form_of_imagenet(arg):
+    config = config_of("casm", "imagenet", arg)
+    assert config.casm.thinning == ("F" if "F" in arg else "L100")
+    assert config.casm.area_factor == 1.0
+    assert config.total_steps < 1000 and config.classifier.network == "mobilenet_v2"
+    check_usable(config, 1000)
+
+
 @pytest.mark.parametrize("stage", ["classifier", "casm"])
 def test_the_demo_is_the_experiment_on_shapes_with_fewer_images(stage):
     whole, demo = config_of(stage, "shapes", ""), config_of(stage, "shapes", "demo")

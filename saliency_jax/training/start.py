@@ -205,8 +205,11 @@ def classifier_command(config: ConfigDict) -> str:
         "cifar10": "tiny_imagenet",
     }
     experiment = f"classifier_{experiments.get(base, 'imagenet')}"
-    form = f":{config.form}" if config.form else ""
+    # The form "mini" is for weights files; it has no classifier's experiment.
+    form = f":{config.form}" if config.form not in ("", "mini") else ""
     command = f"python train.py --config configs/{experiment}.py{form}"
+    if config.form == "mini":
+        command += f" --config.classifier.network={config.classifier.network}"
     if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
         command += f" --config.data.name={name}"
     if config.model.factory:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import casm_tiny_imagenet
+from configs import casm_imagenet, casm_tiny_imagenet
 from saliency_jax.data import sources
 from saliency_jax.data.pipeline import make_train_iterator
 from saliency_jax.data.shapes import CLASSES
@@ -132,6 +132,14 @@ def test_the_command_for_a_classifier_says_where_it_starts():
     assert classifier_command(config) == (
         "python train.py --config configs/classifier_tiny_imagenet.py:pretrained "
         "--config.classifier.init=WEIGHTS_FILE --workdir runs/classifier_tiny_imagenet"
+    )
+
+
+def test_the_command_for_a_classifier_of_a_form_that_has_none():
+    config = casm_imagenet.get_config("mini")
+    assert classifier_command(config) == (
+        "python train.py --config configs/classifier_imagenet.py "
+        "--config.classifier.network=mobilenet_v2 --workdir runs/classifier_imagenet"
     )
 
 
