@@ -62,11 +62,11 @@ def crop_with_pillow(path: str, size: int, rng: np.random.Generator) -> np.ndarr
 
 def crop_with_opencv(path: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """The same with OpenCV, as our transforms do it."""
-    image = cv2.imread(path, transforms.AS_STORED)
+    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     height, width = image.shape[:2]
     top, left, h, w = transforms.random_window(height, width, _MIN_AREA, rng)
     image = cv2.resize(
-        cv2.cvtColor(image[top : top + h, left : left + w], cv2.COLOR_BGR2RGB),
+        image[top : top + h, left : left + w],
         (size, size),
         interpolation=cv2.INTER_AREA if size**2 < h * w else cv2.INTER_LINEAR,
     )

@@ -38,7 +38,7 @@ def decode(example: Example) -> Example:
     # OpenCV's JPEG decoder can write RGB itself; some others ignore the flag (PAM's).
     writes_rgb = example["image"].startswith(_JPEG)
     if writes_rgb:
-        flags += cv2.IMREAD_COLOR_RGB - cv2.IMREAD_COLOR
+        flags ^= cv2.IMREAD_COLOR | cv2.IMREAD_COLOR_RGB
     image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), flags)
     if image is None:
         raise InputError(

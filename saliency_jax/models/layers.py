@@ -1,4 +1,4 @@
-"""What several networks share: initialisers, BatchNorm, padding, depthwise, pooling."""
+"""What several networks share: initialisers, BatchNorm, convolutions, pooling."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -99,22 +99,31 @@ def padding_3x3(
 
 
 def conv_or_product(
-    x: Float[Array, "B h w C"],
-    kernel: Float[Array, "k k c D"],
+    x: Float[Array, "..."],
+    kernel: Float[Array, "..."],
     strides: Sequence[int],
     padding: Any,
     **options: Any,
-) -> Float[Array, "B _ _ D"]:
+) -> Float[Array, "..."]:
     """`jax.lax.conv_general_dilated`, but a 1x1 convolution is one matrix product.
 
-    XLA's convolutions are slow on a CPU, most of all in the gradient of the kernel: of
-    64 maps of 64x64, from 24 channels to 48, it takes 145 ms on two cores as a
-    convolution and 5 ms as a product. The pixels become one axis first; a product
-    that sums over three axes is nearly as slow as the convolution.
+    XLA's convolutions are slow on a CPU, most of all in the gradient of the kernel: a
+    1x1 one of 64 maps of 64x64, from 24 channels to 48, took thirty times as long as
+    the product. The pixels become one axis first; a product that sums over three axes
+    is nearly as slow as the convolution.
+
+    Args:
+      x: `[B, h, w, c]`.
+      kernel: `[kh, kw, c, D]`.
+      strides: of the window.
+      padding: "SAME", "VALID" or a pair of numbers for each side.
+      **options: what Flax passes besides.
     """
-    # "SAME" and "VALID" add nothing around a 1x1 kernel.
+    # "SAME" and "VALID" add nothing around a 1x1 kernel, nor does its own dilation.
     padded = not isinstance(padding, str) and any(map(any, padding))
-    if kernel.shape[:2] != (1, 1) or padded or options["feature_group_count"] != 1:
+    spread = any(factor != 1 for factor in options["lhs_dilation"])
+    is_1x1 = kernel.ndim == 4 and kernel.shape[:2] == (1, 1)
+    if not is_1x1 or padded or spread or options["feature_group_count"] != 1:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     x = x[:, :: strides[0], :: strides[1]]
     pixels = x.reshape(-1, x.shape[-1])
@@ -139,54 +148,78 @@ def shifted_products(
     )
 
 
+def kernel_gradient_at_once(
+    padded: Float[Array, "B h w C"],
+    gradient: Float[Array, "B H W C"],
+    stride: int,
+) -> Float[Array, "3 3 1 C"]:
+    """The gradient of the kernel of `shifted_products`, as JAX derives it."""
+    kernel = jax.ShapeDtypeStruct((3, 3, 1, padded.shape[-1]), padded.dtype)
+    apply = lambda kernel: shifted_products(padded, kernel, stride)
+    return jax.linear_transpose(apply, kernel)(gradient)[0]
+
+
+def kernel_gradient_row_by_row(
+    padded: Float[Array, "B h w C"],
+    gradient: Float[Array, "B H W C"],
+    stride: int,
+) -> Float[Array, "3 3 1 C"]:
+    """The same, a row of all images at a time.
+
+    At once, nine sums read all of both arrays, which no cache holds; of one row they
+    read it nine times from the cache. Of each image by itself, so that devices that
+    share a batch add up only once.
+    """
+    columns = (padded.shape[2] - 3) // stride * stride + 1
+
+    def sums_of_row(row: int | Array) -> Float[Array, "B 9 C"]:
+        three = jax.lax.dynamic_slice_in_dim(padded, row * stride, 3, axis=1)
+        one = jax.lax.dynamic_slice_in_dim(gradient, row, 1, axis=1)
+        products = [
+            three[:, i : i + 1, j : j + columns : stride] * one
+            for i in range(3)
+            for j in range(3)
+        ]
+        return jnp.stack([jnp.sum(x, axis=(1, 2)) for x in products], axis=1)
+
+    sums = jax.lax.fori_loop(
+        1,
+        gradient.shape[1],
+        lambda row, sums: sums + sums_of_row(row),
+        sums_of_row(0),  # not zeros: the sums lie on the devices where the images are
+    )
+    return jnp.sum(sums, axis=0).reshape(3, 3, 1, -1)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def trained_shifted_products(padded: Array, kernel: Array, stride: int) -> Array:
     """`shifted_products` with a faster gradient of the kernel on a CPU.
 
-    It cannot be differentiated in forward mode.
+    It cannot be differentiated in forward mode, so it is for training only.
     """
     return shifted_products(padded, kernel, stride)
 
 
-def _forward(padded: Array, kernel: Array, stride: int) -> tuple[Array, tuple]:
+def _products_and_residuals(padded: Array, kernel: Array, stride: int) -> tuple:
     return shifted_products(padded, kernel, stride), (padded, kernel)
 
 
-def _backward(stride: int, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
+def _products_gradients(
+    stride: int, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     padded, kernel = residuals
-    apply = partial(shifted_products, stride=stride)
-    (of_padded,) = jax.linear_transpose(lambda x: apply(x, kernel), padded)(gradient)
-
-    def at_once(padded: Array, gradient: Array) -> Array:
-        return jax.linear_transpose(lambda k: apply(padded, k), kernel)(gradient)[0]
-
-    def row_by_row(padded: Array, gradient: Array) -> Array:
-        # The nine sums read all of both arrays, which no cache holds, nine times; of
-        # one row they read it nine times from the cache.
-        columns = (padded.shape[2] - 3) // stride * stride + 1
-
-        def add_row(row: Array, sums: Array) -> Array:
-            three = jax.lax.dynamic_slice_in_dim(padded, row * stride, 3, axis=1)
-            one = jax.lax.dynamic_slice_in_dim(gradient, row, 1, axis=1)
-            products = [
-                three[:, i : i + 1, j : j + columns : stride] * one
-                for i in range(3)
-                for j in range(3)
-            ]
-            return sums + jnp.stack([jnp.sum(x, axis=(1, 2)) for x in products], axis=1)
-
-        # Of each image by itself, so that devices that share a batch add up only once.
-        sums = jnp.zeros((padded.shape[0], 9, padded.shape[3]))
-        sums = jax.lax.fori_loop(0, gradient.shape[1], add_row, sums)
-        return jnp.sum(sums, axis=0).reshape(kernel.shape)
-
+    apply = lambda padded: shifted_products(padded, kernel, stride)
+    (of_padded,) = jax.linear_transpose(apply, padded)(gradient)
     of_kernel = jax.lax.platform_dependent(
-        padded, gradient, cpu=row_by_row, default=at_once
+        padded,
+        gradient,
+        cpu=partial(kernel_gradient_row_by_row, stride=stride),
+        default=partial(kernel_gradient_at_once, stride=stride),
     )
     return of_padded, of_kernel
 
 
-trained_shifted_products.defvjp(_forward, _backward)
+trained_shifted_products.defvjp(_products_and_residuals, _products_gradients)
 
 
 class DepthwiseConv3x3(nn.Module):
@@ -194,9 +227,8 @@ class DepthwiseConv3x3(nn.Module):
 
     Equal to `nn.Conv(C, (3, 3), feature_group_count=C)`, whose kernel it has, but
     written as nine products of shifted maps, because XLA's grouped convolution is slow
-    on a CPU: on two cores MobileNetV2 at 224 pixels, batch 8, takes 0.15 s instead of
-    0.63 s forward and 1.4 s instead of 4.4 s with gradients, for 5 s more of compiling.
-    The sum is in float32 whatever `dtype` is.
+    on a CPU: with it MobileNetV2 takes three to four times as long. The sum is in
+    float32 whatever `dtype` is.
     """
 
     stride: int

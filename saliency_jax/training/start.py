@@ -94,10 +94,13 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     init = config.classifier.init
     if not init:
         if config.stage == "casm":
+            # The form "mini" is for weights; no experiment trains its classifier.
+            is_mini = config.form == "mini"
+            maker = "" if is_mini else f"; this makes one: {classifier_command(config)}"
             raise InputError(
                 "the stage casm starts from a trained classifier: set "
                 "--config.classifier.init to a classifier run or to a weights file "
-                f"(.pth, .safetensors); this makes one: {classifier_command(config)}"
+                f"(.pth, .safetensors) of {config.classifier.network}{maker}"
             )
         if config.classifier.get("new_head", False):
             raise InputError(
@@ -205,11 +208,8 @@ def classifier_command(config: ConfigDict) -> str:
         "cifar10": "tiny_imagenet",
     }
     experiment = f"classifier_{experiments.get(base, 'imagenet')}"
-    # The form "mini" is for weights files; it has no classifier's experiment.
-    form = f":{config.form}" if config.form not in ("", "mini") else ""
+    form = f":{config.form}" if config.form else ""
     command = f"python train.py --config configs/{experiment}.py{form}"
-    if config.form == "mini":
-        command += f" --config.classifier.network={config.classifier.network}"
     if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
         command += f" --config.data.name={name}"
     if config.model.factory:

@@ -1,4 +1,4 @@
-"""The layers are Flax's, written another way: same values, gradients and names."""
+"""The layers are Flax's, written another way: the same up to rounding, and names."""
 
 import flax.linen as nn
 import jax
@@ -6,32 +6,56 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from saliency_jax.models import layers
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.layers import Conv
 from tests.models import reproducible
 
+CONVOLUTIONS = {
+    "one": dict(kernel_size=(1, 1)),
+    "one, of every second": dict(kernel_size=(1, 1), strides=(2, 2)),
+    "one, VALID": dict(kernel_size=(1, 1), padding="VALID", strides=(2, 1)),
+    "one, pairs of zeros": dict(kernel_size=(1, 1), padding=[(0, 0), (0, 0)]),
+    "one, padded": dict(kernel_size=(1, 1), padding=[(0, 1), (0, 0)]),
+    "one, of spread maps": dict(
+        kernel_size=(1, 1), padding=[(0, 0), (0, 0)], input_dilation=2
+    ),
+    "one, in groups": dict(kernel_size=(1, 1), feature_group_count=2),
+    "one, without bias": dict(kernel_size=(1, 1), use_bias=False),
+    "one by three": dict(kernel_size=(1, 3)),
+    "three": dict(kernel_size=(3, 3), strides=(2, 2), padding=1),
+}
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", 0, 1])
-@pytest.mark.parametrize("side", [1, 3])
-def test_convolution_is_flax_and_its_gradients_too(side, padding, strides):
-    x = jnp.asarray(reproducible.uniform((2, 7, 8, 5), "x", -1.0, 1.0))
-    arguments = dict(features=6, kernel_size=(side, side), padding=padding)
-    ours, flax = (conv(**arguments, strides=strides) for conv in (Conv, nn.Conv))
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_is_flax_and_its_gradients_too(name, dtype):
+    x = jnp.asarray(reproducible.uniform((2, 7, 8, 4), "x", -1.0, 1.0))
+    ours, flax = (
+        conv(features=6, dtype=dtype, **CONVOLUTIONS[name]) for conv in (Conv, nn.Conv)
+    )
     variables = flax.init(jax.random.key(0), x)
     shapes = jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x))
     assert shapes == jax.tree.map(jnp.shape, variables)
 
-    squared = lambda conv: lambda v, x: jnp.sum(conv.apply(v, x) ** 2)
+    def squared(variables, x, conv):
+        return jnp.sum(conv.apply(variables, x).astype(jnp.float32) ** 2)
+
+    gradients = jax.grad(squared, argnums=(0, 1))
     results = [
-        (
-            conv.apply(variables, x),
-            jax.grad(squared(conv), argnums=(0, 1))(variables, x),
-        )
+        (conv.apply(variables, x), gradients(variables, x, conv))
         for conv in (ours, flax)
     ]
+    assert results[0][0].dtype == dtype
+    tolerance = 1e-5 if dtype == jnp.float32 else 3e-2
     for mine, theirs in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(
+            mine.astype(jnp.float32),
+            theirs.astype(jnp.float32),
+            rtol=0,
+            atol=tolerance * scale,
+        )
 
 
 def test_a_1x1_convolution_is_one_product():
@@ -42,9 +66,68 @@ def test_a_1x1_convolution_is_one_product():
     assert "convolution" not in text.as_text()
 
 
+def depthwise_inputs(batch):
+    padded = reproducible.uniform((batch, 9, 8, 5), "padded", -1.0, 1.0)
+    kernel = reproducible.uniform((3, 3, 1, 5), "kernel", -1.0, 1.0)
+    return jnp.asarray(padded), jnp.asarray(kernel)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_depthwise_kernels_gradient_on_either_kind_of_device(stride):
+    padded, kernel = depthwise_inputs(2)
+    gradient = layers.shifted_products(padded, kernel, stride)
+    at_once = layers.kernel_gradient_at_once(padded, gradient, stride)
+    by_row = layers.kernel_gradient_row_by_row(padded, gradient, stride)
+    np.testing.assert_allclose(by_row, at_once, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False)])
+def test_the_depthwise_kernels_gradient_loops_on_a_cpu_only(platform, loops):
+    padded, kernel = depthwise_inputs(2)
+    total = lambda kernel: jnp.sum(layers.trained_shifted_products(padded, kernel, 1))
+    traced = jax.jit(jax.grad(total)).trace(kernel)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == loops
+
+
+def test_devices_add_up_the_depthwise_kernels_gradient_once():
+    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
+    by_batch, replicated = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in (("data",), ())
+    )
+    padded, kernel = depthwise_inputs(8)
+    squared = lambda convolve: (
+        lambda kernel, padded: jnp.sum(convolve(padded, kernel, 1) ** 2)
+    )
+    expected = jax.grad(squared(layers.shifted_products))(kernel, padded)
+    step = jax.jit(
+        jax.grad(squared(layers.trained_shifted_products)),
+        in_shardings=(replicated, by_batch),
+        out_shardings=replicated,
+    ).lower(kernel, padded)
+    compiled = step.compile()
+    assert compiled.as_text().count(" all-reduce(") == 1
+    assert "all-gather" not in compiled.as_text()
+    gradient = compiled(
+        jax.device_put(kernel, replicated), jax.device_put(padded, by_batch)
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_depthwise_gradient_in_float64():
+    with jax.enable_x64(True):
+        padded, kernel = (x.astype(jnp.float64) for x in depthwise_inputs(2))
+        squared = lambda kernel, convolve: jnp.sum(convolve(padded, kernel, 1) ** 2)
+        gradients = [
+            jax.grad(squared)(kernel, convolve)
+            for convolve in (layers.trained_shifted_products, layers.shifted_products)
+        ]
+    np.testing.assert_allclose(*gradients, rtol=1e-12)
+
+
 def test_mobilenet_in_evaluation_differentiates_forwards():
-    network = create_backbone("mobilenet_v1", 10)
-    x = jnp.ones((1, 32, 32, 3))
+    network, x = create_backbone("mobilenet_v1", 10), jnp.ones((1, 32, 32, 3))
     variables = network.init(jax.random.key(0), x, False)
     logits = lambda x: network.apply(variables, x, False)[0][0, 3]
     _, change = jax.jvp(logits, (x,), (x,))

@@ -135,12 +135,10 @@ def test_the_command_for_a_classifier_says_where_it_starts():
     )
 
 
-def test_the_command_for_a_classifier_of_a_form_that_has_none():
-    config = casm_imagenet.get_config("mini")
-    assert classifier_command(config) == (
-        "python train.py --config configs/classifier_imagenet.py "
-        "--config.classifier.network=mobilenet_v2 --workdir runs/classifier_imagenet"
-    )
+def test_no_command_makes_the_classifier_of_the_form_for_weights():
+    config = resolved(casm_imagenet.get_config("mini"))
+    with pytest.raises(InputError, match=r"\(.pth, .safetensors\) of mobilenet_v2$"):
+        initial_classifier(config)
 
 
 def test_the_command_for_a_classifier_names_an_own_network():
