@@ -12,6 +12,9 @@ MobileNetV2:
 
     python train.py --config configs/casm_imagenet.py:mini --workdir runs/casm_mini \
         --config.classifier.init=mobilenet_v2_tf.safetensors
+
+On 2,000 images of ten classes: 11 minutes on two CPU cores, localisation error 43.3 %
+on 638 validation images of all thousand (Baseline 49.8 %, centre box 37.3 %).
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.num_threads = 2
         config.classifier.network = "mobilenet_v2"
         config.classifier.dtype = "float32"
+        # At 1e-3 it forgets the classes that so few images do not show.
+        config.classifier.optimiser.learning_rate = 1e-4
+        config.casm.area_factor = 0.5 if config.casm.thinning != "F" else 1.0
         config.masker.optimiser.schedule = "cosine"
         config.masker.taps = (2, 3, 4)
         config.masker.final_upsampling = "bilinear"

@@ -105,7 +105,7 @@ def test_pretrained_tiny_imagenet(arg):
 def test_the_laptops_form_of_imagenet(arg):
     config = config_of("casm", "imagenet", arg)
     assert config.casm.thinning == ("F" if "F" in arg else "L100")
-    assert config.casm.area_factor == 1.0
+    assert config.casm.area_factor == (1.0 if "F" in arg else 0.5)
     assert config.total_steps < 1000 and config.classifier.network == "mobilenet_v2"
     check_usable(config, 1000)
 
