@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from absl import app, flags
 
+from benchmarks.adam import ADAM
 from saliency_jax.models import create
 from saliency_jax.training.classifier_step import make_classifier_step
 from saliency_jax.training.optim import create_optimiser
@@ -34,20 +35,12 @@ _BATCH = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1)
 _SIZE = flags.DEFINE_integer("image_size", 128, "Side of the images.", 1)
 
 _CLASSES = 100
-_OPTIMISER = {
-    "name": "adam",
-    "learning_rate": 1e-4,
-    "weight_decay": 0.0,
-    "clip_norm": 0.0,
-    "schedule": "constant",
-    "warmup_steps": 0,
-}
 
 
 def ours(images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     """Takes one step a call, and returns when it has been taken."""
     classifier = create.create_backbone(_NETWORK.value, _CLASSES)
-    optimiser = create_optimiser(_OPTIMISER, 1)
+    optimiser = create_optimiser(ADAM, 1)
     step = make_classifier_step(
         classifier, optimiser, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=0.0
     )

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks.adam import ADAM
 from saliency_jax.models import create
 from saliency_jax.objectives import casm
 from saliency_jax.pool import DTYPES
@@ -43,14 +44,6 @@ _MASKER = {
     "taps": (0, 1, 2, 3, 4),
     "features": 64,
     "final_upsampling": "nearest",
-}
-_OPTIMISER = {
-    "name": "adam",
-    "learning_rate": 1e-4,
-    "weight_decay": 0.0,
-    "clip_norm": 0.0,
-    "schedule": "constant",
-    "warmup_steps": 0,
 }
 
 
@@ -96,7 +89,7 @@ def _contestant(dtype: str, memory: str) -> tuple[Callable, list[TrainState]]:
         {"network": _NETWORK.value, "num_classes": 100, "dtype": "float32"}
     )
     masker = create.create_masker(_MASKER, classifier)
-    optimiser = create_optimiser(_OPTIMISER, 1000)
+    optimiser = create_optimiser(ADAM, 1000)
     options = casm_step.CasmOptions(
         thinning=casm.thinning("L100"),
         score="entropy",
