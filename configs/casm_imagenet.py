@@ -13,7 +13,7 @@ MobileNetV2:
     python train.py --config configs/casm_imagenet.py:mini --workdir runs/casm_mini \
         --config.classifier.init=mobilenet_v2_tf.safetensors
 
-On 2,000 images of ten classes: 11 minutes on two CPU cores, localisation error 43.3 %
+On 2,000 images of ten classes: 12 minutes on two CPU cores, localisation error 43.3 %
 on 638 validation images of all thousand (Baseline 49.8 %, centre box 37.3 %).
 """
 
