@@ -13,7 +13,7 @@ import pytest
 
 import evaluate
 import train
-from saliency_jax import load_masker, saliency_fn
+from saliency_jax import load_masker, saliency, saliency_fn
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_backbone, create_masker, init_networks
 from saliency_jax.training.casm_step import init_pool, make_casm_step
@@ -133,10 +133,10 @@ def test_maps_of_a_run(at_home):
     assert masks.shape == (2, 32, 32) and masks.std() > 0
     assert masker.classifier.variables["batch_stats"] == {}
     assert len(masker.classifier.labels) == masker.classifier(images).shape[-1] == 10
-    compiled = saliency_fn._cache_size()
+    compiled = saliency._jitted._cache_size()
     again = jax.tree.map(lambda leaf: 0.5 * leaf, load_masker("casm"))
     assert np.abs(saliency_fn(again, images) - masks).max() > 0
-    assert saliency_fn._cache_size() == compiled
+    assert saliency._jitted._cache_size() == compiled
 
 
 def test_evaluation_of_a_run(at_home, tmp_path):
