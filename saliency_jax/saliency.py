@@ -37,7 +37,7 @@ class Masker:
       classifier: whose maps a CASM masker reads, as trained beside it; or the black box
         that a `SelectiveMasker` explains, which is None where nobody has it any more.
       module: `CasmMasker`, `EncoderMasker` or `SelectiveMasker`.
-      confidence: of a `SelectiveMasker`, see `FeatureFilter`.
+      confidence: a number, of a `SelectiveMasker`; see `FeatureFilter`.
       encoder_mean: of the input of a `SelectiveMasker`'s encoder, for each channel of
         images in [0, 1]. Empty: the classifier's.
       encoder_std: likewise.
@@ -46,7 +46,7 @@ class Masker:
     variables: PyTree
     classifier: Classifier | None
     module: nn.Module = flax.struct.field(pytree_node=False)
-    confidence: float | Float[Array, "..."] = 0.0
+    confidence: PyTree = 0.0
     encoder_mean: Sequence[float] = flax.struct.field(pytree_node=False, default=())
     encoder_std: Sequence[float] = flax.struct.field(pytree_node=False, default=())
 
