@@ -1,8 +1,10 @@
-r"""Trains a classifier, or CASM's classifier and masker against each other.
+r"""Trains a classifier, CASM's classifier and masker, or a black box's masker.
 
     python train.py --config configs/classifier_shapes.py \
         --workdir runs/classifier_shapes
     python train.py --config configs/casm_shapes.py --workdir runs/casm_shapes \
+        --config.classifier.init=runs/classifier_shapes
+    python train.py --config configs/black_box_shapes.py --workdir runs/black_box \
         --config.classifier.init=runs/classifier_shapes
 
 Flags override any config value. A workdir that holds a checkpoint is resumed.
@@ -15,26 +17,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from saliency_jax import prng, saliency
+from saliency_jax import prng
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.models import create
-from saliency_jax.models.classifier import Classifier
-from saliency_jax.objectives import casm
 from saliency_jax.report.figures import picture_strip
-from saliency_jax.training import casm_step, evaluators, run_folder, sharding, start
+from saliency_jax.training import (
+    black_box_stage,
+    casm_stage,
+    classifier_stage,
+    encoder,
+    evaluators,
+    run_folder,
+    sharding,
+    start,
+)
 from saliency_jax.training.checkpoints import Checkpoints, saved_steps
-from saliency_jax.training.classifier_step import make_classifier_step
-from saliency_jax.training.optim import create_optimiser
-from saliency_jax.training.state import TrainState, create_net
+from saliency_jax.training.state import TrainState
 from saliency_jax.training.writers import Writer
+from saliency_jax.types import Batch
 
+STAGES = {
+    "classifier": classifier_stage.create_stage,
+    "casm": casm_stage.create_stage,
+    "black_box": black_box_stage.create_stage,
+}
 STRIP_IMAGES = 8
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -57,21 +68,24 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ############################################################################
     # Set-up                                                                   #
     ############################################################################
-    is_casm = config.stage == "casm"
     source = sources.open_source(config.data.name, config.data.data_dir, "train")
     run_folder.place_own_network(config)
     known = start.known_network(config, workdir)
     run_folder.resolve(config, source.num_classes, known)
+    if config.stage == "black_box":
+        encoder.resolve_encoder(config, workdir)
     config.data.class_names = source.class_names
     config.data.num_train = len(source)
     mesh = sharding.data_mesh()
-    sharding.check_batch_size(config.data.batch_size, mesh)
-    pool_memory = config.casm.pool_memory if is_casm else "device"
+    stage = STAGES[config.stage](config)
+    for phase in stage.phases:
+        sharding.check_batch_size(phase.batch_size, mesh)
+    pool_memory = config.casm.pool_memory if config.stage == "casm" else "device"
     sharding.check_memory(pool_memory, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    # A resumed run holds its classifier, and does without the one it started from.
-    is_new = not saved_steps(workdir, "last")
-    initial = start.initial_classifier(config) if is_new else None
+    # A resumed run holds its networks, and does without those it started from.
+    steps_saved = saved_steps(workdir, "last")
+    initial = {} if steps_saved else stage.initial()
     run_folder.prepare(workdir, config)
     initial = jax.device_put(initial, replicated)
 
@@ -81,9 +95,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     train_source, held_out = sources.split_holdout(
         source, config.data.holdout, config.seed
     )
-    data = pipeline.make_train_iterator(
+    make_data = functools.partial(
+        pipeline.make_train_iterator,
         train_source,
-        batch_size=config.data.batch_size,
         image_size=config.data.image_size,
         seed=config.seed,
         min_area=config.data.min_area,
@@ -93,8 +107,12 @@ def train(config: ConfigDict, workdir: Path) -> None:
         num_workers=config.data.num_workers,
         sharding=by_batch,
     )
-    if initial is not None:
-        initial = start.with_live_batch_norm(initial, config, data)
+    phase = stage.phase_at(steps_saved[-1] if steps_saved else 0)
+    data = make_data(batch_size=phase.batch_size)
+    if "classifier" in initial and config.stage != "black_box":
+        initial["classifier"] = start.with_live_batch_norm(
+            initial["classifier"], config, data
+        )
     eval_batches = functools.partial(
         pipeline.eval_batches,
         batch_size=config.data.batch_size,
@@ -103,86 +121,44 @@ def train(config: ConfigDict, workdir: Path) -> None:
     )
 
     ############################################################################
-    # Networks, optimisers, state                                              #
+    # State                                                                    #
     ############################################################################
-    mean, std = tuple(config.data.mean), tuple(config.data.std)
-    classifier = create.create_classifier(config.classifier)
-    masker = create.create_masker(config.masker, classifier) if is_casm else None
-    classifier_optimiser = create_optimiser(
-        config.classifier.optimiser, config.total_steps
-    )
-    if is_casm:
-        masker_optimiser = create_optimiser(config.masker.optimiser, config.total_steps)
-        options = casm_options(config)
-
-    def init_state(key: jax.Array, initial: create.PyTree | None) -> TrainState:
-        networks = create.init_networks(classifier, masker, key, config.data.image_size)
-        classifier_variables = networks["classifier"] if initial is None else initial
-        net = create_net(classifier_variables, classifier_optimiser)
-        zero = jnp.zeros((), jnp.int32)
-        if not is_casm:
-            return TrainState(zero, net)
-        masker_variables = networks["masker"]
-        if config.masker.encoder == "own":
-            masker_variables = create.with_encoder(
-                masker_variables, classifier_variables
-            )
-        return TrainState(
-            zero,
-            net,
-            create_net(masker_variables, masker_optimiser),
-            casm_step.init_pool(
-                net, config.casm.pool_slots, options, config.casm.pool_dtype
-            ),
-        )
-
     key = prng.stream_key(jax.random.key(config.seed), "init")
-    placed = jax.eval_shape(init_state, key, initial)
+    placed = jax.eval_shape(stage.init_state, key, initial)
     placed = sharding.of_state(placed, mesh, pool_memory)
-    state = jax.jit(init_state, out_shardings=placed)(key, initial)
+    state = jax.jit(stage.init_state, out_shardings=placed)(key, initial)
 
     ############################################################################
     # Jitted functions                                                         #
     ############################################################################
-    if is_casm:
-        step_fn = casm_step.make_casm_step(
-            classifier, masker, classifier_optimiser, masker_optimiser, options
-        )
-    else:
-        step_fn = make_classifier_step(
-            classifier,
-            classifier_optimiser,
-            mean=mean,
-            std=std,
-            label_smoothing=config.classifier.label_smoothing,
-        )
+    has_masker = state.masker is not None
     train_step = jax.jit(
-        step_fn,
+        stage.step,
         donate_argnums=0,
-        static_argnums=2 if is_casm else (),  # historic: two forms, compiled once
+        # The forms of a step, such as a phase's: compiled once each.
+        static_argnums=tuple(range(2, 2 + len(stage.form(0)))),
         in_shardings=(placed, by_batch),
         out_shardings=(placed, replicated),
     )
-    jitted_predict = jax.jit(lambda model, images: model.predict(images))
+    jitted_predict = jax.jit(lambda model, *batch: model.predict(*batch))
     jitted_classify = jax.jit(lambda model, images: model(images))
 
     def evaluate(state: TrainState, batches: Iterator) -> dict[str, float]:
-        model = Classifier(state.classifier.variables, classifier, mean, std)
-        if not is_casm:
+        model = stage.model(state)
+        if not has_masker:
             return evaluators.classification(
                 lambda images: jitted_classify(model, jax.device_put(images, by_batch)),
                 batches,
             )
-        model = saliency.Masker(state.masker.variables, model, masker)
         return evaluators.localisation(
-            lambda images: jitted_predict(model, jax.device_put(images, by_batch)),
+            lambda *batch: jitted_predict(model, *jax.device_put(batch, by_batch)),
             batches,
         )
 
-    def picture(state: TrainState, images: np.ndarray) -> np.ndarray:
-        model = Classifier(state.classifier.variables, classifier, mean, std)
-        model = saliency.Masker(state.masker.variables, model, masker)
-        return picture_strip(images, np.asarray(jitted_predict(model, images)[0]), mean)
+    def picture(state: TrainState, batch: Batch) -> np.ndarray:
+        images, labels = batch["image"], batch["label"]
+        masks, _ = jitted_predict(stage.model(state), images, labels)
+        return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
 
     with (
         jax.set_mesh(mesh),
@@ -209,25 +185,26 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 "checkpoint is kept as best"
             )
         strip_source = held_out if len(held_out) else train_source
-        strip_images = next(
+        strip = next(
             pipeline.eval_batches(
                 strip_source, batch_size=STRIP_IMAGES, image_size=config.data.image_size
             )
-        )["image"]
+        )
 
         ########################################################################
         # Loop: evaluate, save, next batch, step, log                          #
         ########################################################################
         # The order makes a resumed run the same run: the saved iterator points at the
-        # batch that has not been consumed.
+        # batch that has not been consumed. Where a phase ends, it is the next one's.
         pending, timed_steps, pause = [], 0, 0.0
         fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
         for step in range(first_step, config.total_steps + 1):
             is_end, is_start = step == config.total_steps, step == first_step
             paused_at = time.perf_counter()
-            if is_casm and not is_start and step % config.log.picture_every == 0:
-                writer.picture(step, "strip", picture(state, strip_images))
-            if not is_start and len(held_out):
+            judged = phase.is_judged and not is_start
+            if judged and has_masker and step % config.log.picture_every == 0:
+                writer.picture(step, "strip", picture(state, strip))
+            if judged and len(held_out):
                 if is_end or step % config.log.evaluate_every == 0:
                     scores = evaluate(state, eval_batches(held_out))
                     writer.scalars(
@@ -237,6 +214,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     score = evaluators.selection_score(scores)
                     if best_score is None or score > best_score:
                         checkpoints.save_best(state, best_score := score)
+            if stage.phase_at(step) != phase:
+                phase = stage.phase_at(step)
+                tqdm.write(f"step {step}: the phase {phase.name} begins")
+                data.close()
+                data = make_data(batch_size=phase.batch_size)
             if not is_start and (is_end or step % config.checkpoint.every == 0):
                 tqdm.write(checkpoints.save(state, data))
             if is_end:
@@ -245,11 +227,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
             batch = next(data)
             batch = {name: batch[name] for name in ("image", "label")}
-            # Which of the step's two compiled forms; the classifier stage has one.
-            form = ()
-            if is_casm:
-                slots = config.casm.pool_slots
-                form = (casm_step.critic_is_historic(options, slots, step),)
+            form = stage.form(step)
             started_at = time.perf_counter()
             state, metrics = train_step(state, batch, *form)
             if form in compiled:
@@ -263,7 +241,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
             bar.update()
             # Before every evaluation and checkpoint too, so that no state is kept
             # whose losses nobody looked at.
-            if step + 1 == config.total_steps or any(
+            ends = phase != stage.phase_at(step + 1) or step + 1 == config.total_steps
+            if ends or any(
                 (step + 1) % every == 0
                 for every in (
                     config.log.every,
@@ -280,7 +259,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     )
                 seconds = time.perf_counter() - fetched_at - pause
                 if timed_steps:
-                    images = timed_steps * config.data.batch_size
+                    images = timed_steps * phase.batch_size
                     values["images_per_second"] = images / seconds
                 writer.scalars(step + 1, values)
                 report_progress(bar, step + 1, config.total_steps, values)
@@ -291,7 +270,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     # The end                                                                  #
     ############################################################################
     data.close()
-    if not is_casm:
+    if not has_masker:
         split = sources.find_evaluation_split(config.data.name, config.data.data_dir)
         if split is None:
             print(f"{config.data.name} has no split validation or test to be scored on")
@@ -304,22 +283,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
     print(f"finished: {workdir}")
 
 
-def casm_options(config: ConfigDict) -> casm_step.CasmOptions:
-    """The step's options from a resolved config."""
-    weight = config.casm.area_factor * casm.published_area_weight(
-        config.casm.thinning, config.casm.score
-    )
-    return casm_step.CasmOptions(
-        thinning=casm.thinning(config.casm.thinning),
-        score=config.casm.score,
-        area_weight=casm.scaled_area_weight(weight, config.classifier.num_classes),
-        variant=config.casm.variant,
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
-        seed=config.seed,
-    )
-
-
 def report_progress(
     bar: tqdm, step: int, total_steps: int, values: dict[str, float]
 ) -> None:
@@ -330,6 +293,9 @@ def report_progress(
         "clean_loss",
         "masked_loss",
         "masker_loss",
+        "presence_accuracy",
+        "kept_accuracy",
+        "removed_accuracy",
         "mask_mean",
     )
     shown = {name: values[name] for name in names if name in values}

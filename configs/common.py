@@ -1,9 +1,13 @@
 """Every field that a run has, with the published values; the experiments override."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.objectives import casm
+from saliency_jax.objectives import black_box, casm
+from saliency_jax.removal import RemovalOptions
 
 
 def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> ConfigDict:
@@ -123,21 +127,100 @@ def casm_config(
     options.pool_memory = "device"  # or "pinned_host": none of the device's
     config.log.picture_every = 500
 
+    kinds = {"score": casm.SCORES, "variant": casm.VARIANTS, "form": forms}
+    named = {word for words in kinds.values() for word in words}
+    others = [word for word in arg.split(",") if word and word not in named]
+    for word in others:
+        casm.thinning(word)  # or says what is known
+    chosen = _choose(arg, {**kinds, "thinning": others})
+    config.form = chosen.pop("form", "")
+    options.update(chosen)
+    return config
+
+
+def black_box_config(arg: str, forms: tuple[str, ...] = ("smoke",)) -> ConfigDict:
+    """The stage `black_box`, with the constants of Dabkowski and Gal.
+
+    Args:
+      arg: what stands behind the colon of `--config`, comma-separated, in any order: a
+        variant ("author", the authors' code, or "paper"), one of `forms`.
+      forms: the smaller forms of the experiment.
+
+    Raises:
+      InputError: for a word that is none of these, or two of a kind.
+    """
+    chosen = _choose(arg, {"variant": black_box.VARIANTS, "form": forms})
+    is_paper = chosen.get("variant") == "paper"
+
+    config = classifier_config()
+    config.stage = "black_box"
+    config.form = chosen.get("form", "")
+    config.data.batch_size = 64  # of evaluation; the phases have their own
+    config.data.min_area = 0.3
+
+    # The black box. It never changes.
+    for field in ("optimiser", "label_smoothing", "new_head"):
+        del config.classifier[field]
+    # "package.module:function" from images in [0, 1] to logits, in its place.
+    config.classifier.function = ""
+
+    # The masker's own encoder, which never changes either. Without a network: a copy of
+    # the black box.
+    config.encoder = encoder = ConfigDict(config.classifier.to_dict())
+    del encoder["function"]
+    encoder.network = "resnet50"
+    encoder.mean = ()  # of images in [0, 1]; empty: as the weights say
+    encoder.std = ()
+
+    config.masker = masker = ConfigDict()
+    masker.upsampling = "paper" if is_paper else "author"  # or "resize"
+    masker.base = 64  # channels of the finest step
+    masker.pooling = "max" if is_paper else "mean"  # of the selector's scores
+    masker.selector_init = "random"  # or "classifier": the encoder's last layer
+    masker.confidence = 6.0  # in use; 0 in training
+
+    for name, steps, batch_size, fake_probability, decay_every in (
+        ("selector", 8500, 128, 0.5, 4000),
+        ("decoder", 3000, 64, 0.3, 0),
+    ):
+        config[name] = phase = ConfigDict()
+        phase.steps = steps
+        phase.batch_size = batch_size
+        phase.fake_probability = fake_probability
+        phase.optimiser = ConfigDict(classifier_config().classifier.optimiser.to_dict())
+        phase.optimiser.name = "adam"
+        phase.optimiser.learning_rate = 1e-3
+        phase.optimiser.schedule = "step" if decay_every else "constant"
+        phase.optimiser.decay_every = decay_every
+
+    variant = chosen.get("variant", "author")
+    config.black_box = ConfigDict(dataclasses.asdict(black_box.published(variant)))
+    config.removal = ConfigDict(dataclasses.asdict(RemovalOptions()))
+    if is_paper:
+        config.removal.blur_sigma = 10.0
+    config.log.picture_every = 500
+    return config
+
+
+def _choose(arg: str, kinds: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Sorts the words of a config's argument by their kinds.
+
+    Raises:
+      InputError: for a word of no kind, or two of one.
+    """
     chosen: dict[str, str] = {}
     for word in filter(None, arg.split(",")):
-        kinds = {"score": casm.SCORES, "variant": casm.VARIANTS, "form": forms}
-        kind = next((k for k, words in kinds.items() if word in words), "thinning")
-        if kind == "thinning":
-            casm.thinning(word)  # or says what is known
+        kind = next((kind for kind, words in kinds.items() if word in words), None)
+        if kind is None:
+            known = [known for words in kinds.values() for known in words]
+            raise InputError(f"config argument {word!r}: expected one of {known}")
         if kind in chosen:
             raise InputError(
                 f"config argument {arg!r}: {chosen[kind]!r} and {word!r} are both a "
                 f"{kind}; give one"
             )
         chosen[kind] = word
-    config.form = chosen.pop("form", "")
-    options.update(chosen)
-    return config
+    return chosen
 
 
 def shrink(config: ConfigDict) -> None:
@@ -150,7 +233,8 @@ def shrink(config: ConfigDict) -> None:
     config.classifier.network = "resnet10"
     config.classifier.width = 8
     config.classifier.stem = "small_stride2"
-    config.classifier.optimiser.warmup_steps = 0
+    if config.stage != "black_box":
+        config.classifier.optimiser.warmup_steps = 0
     config.checkpoint.every = 3
     config.log.every = 2
     config.log.evaluate_every = 3
@@ -158,3 +242,9 @@ def shrink(config: ConfigDict) -> None:
         config.log.picture_every = 3
         config.casm.pool_slots = 3
         config.masker.features = 8
+    if config.stage == "black_box":
+        config.log.picture_every = 3
+        config.encoder.network = ""
+        config.masker.base = 4
+        config.selector.steps, config.decoder.steps = 2, 4
+        config.selector.batch_size, config.decoder.batch_size = 16, 8

@@ -1,7 +1,7 @@
 """A trained masker as a pytree, and the jitted function from images to maps."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax.errors import InputError
+from saliency_jax.models.black_box import create_black_box
 from saliency_jax.models.classifier import Classifier, normalise
 from saliency_jax.models.create import (
     create_classifier,
     create_masker,
+    create_selective_masker,
     init_networks,
+    init_selective_masker,
     masker_arguments,
 )
 from saliency_jax.models.selective_masker import SelectiveMasker
@@ -156,36 +159,42 @@ def _jitted(
 
 
 def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
-    """Loads the masker of a CASM run.
+    """Loads the masker of a run.
 
     Args:
-      workdir: the folder that `train.py` wrote.
+      workdir: the folder that `train.py` wrote, of stage casm or black_box.
       checkpoint: "last", "best" (judged on held-out training images with boxes) or the
         step of a kept checkpoint.
 
+    Returns:
+      The masker with its classifier. A black box that was a function of the user's own
+      is imported again; where it cannot be, there is none, and `saliency_fn` needs
+      labels.
+
     Raises:
-      InputError: when the folder is not a CASM run or has no such checkpoint.
+      InputError: when the folder is no run with a masker or has no such checkpoint.
     """
     config = read_run_config(workdir)
-    if config["stage"] != "casm":
+    if config["stage"] not in _LOADERS:
         raise InputError(
             f"{workdir} is a run of stage {config['stage']!r} and has no masker: train "
-            f"one from it with a config of stage casm and "
+            f"one from it with a config of stage casm or black_box and "
             f"--config.classifier.init={workdir}"
         )
     if isinstance(checkpoint, str) and checkpoint.isdecimal():
         checkpoint = int(checkpoint)
-    # Checkpoints are read only here; a program that makes maps does without orbax.
-    from saliency_jax.training.checkpoints import restore_networks
-
     # Maps are worth more than the memory that bfloat16 spares in training.
-    classifier = create_classifier(config["classifier"] | {"dtype": "float32"})
+    for section in ("classifier", "encoder"):
+        if section in config:
+            config[section] |= {"dtype": "float32"}
+    return _LOADERS[config["stage"]](config, Path(workdir), checkpoint)
+
+
+def _load_casm(config: dict[str, Any], workdir: Path, checkpoint: str | int) -> Masker:
+    classifier = create_classifier(config["classifier"])
     module = create_masker(config["masker"], classifier)
-    size, key = config["data"]["image_size"], jax.random.key(0)
-    like = jax.eval_shape(
-        functools.partial(init_networks, classifier, module, image_size=size), key
-    )
-    networks, _ = restore_networks(Path(workdir), checkpoint, like)
+    init = functools.partial(init_networks, classifier, module)
+    networks = _restore(workdir, checkpoint, config, init)
     data = config["data"]
     return Masker(
         variables=networks["masker"],
@@ -198,3 +207,55 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
         ),
         module=module,
     )
+
+
+def _load_black_box(
+    config: dict[str, Any], workdir: Path, checkpoint: str | int
+) -> Masker:
+    encoder, function = config["encoder"], config["classifier"]["function"]
+    module = create_selective_masker(
+        config["masker"],
+        create_classifier(encoder),
+        config["classifier"]["num_classes"],
+    )
+    try:
+        black_box = create_black_box(config)
+    except InputError:
+        if not function:
+            raise
+        black_box = None
+
+    def init(key: Key[Array, ""], image_size: int) -> PyTree:
+        networks = {"masker": init_selective_masker(module, key, image_size)}
+        if not function:
+            networks |= init_networks(black_box.module, None, key, image_size)
+        return networks
+
+    networks = _restore(workdir, checkpoint, config, init)
+    if not function:
+        black_box = black_box.replace(variables=networks["classifier"])
+    return Masker(
+        variables=networks["masker"],
+        classifier=black_box,
+        module=module,
+        confidence=config["masker"]["confidence"],
+        encoder_mean=encoder["mean"],
+        encoder_std=encoder["std"],
+    )
+
+
+def _restore(
+    workdir: Path,
+    checkpoint: str | int,
+    config: dict[str, Any],
+    init: Callable[..., PyTree],
+) -> PyTree:
+    # Checkpoints are read only here; a program that makes maps does without orbax.
+    from saliency_jax.training.checkpoints import restore_networks
+
+    init = functools.partial(init, image_size=config["data"]["image_size"])
+    like = jax.eval_shape(init, jax.random.key(0))
+    return restore_networks(workdir, checkpoint, like)[0]
+
+
+_LOADERS = {"casm": _load_casm, "black_box": _load_black_box}

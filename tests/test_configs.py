@@ -15,8 +15,8 @@ from saliency_jax.models import create
 from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from saliency_jax.objectives import casm
 from saliency_jax.training import run_folder
+from saliency_jax.training.casm_stage import casm_options
 from saliency_jax.training.optim import create_optimiser
-from train import casm_options
 
 EXPERIMENTS = ("shapes", "tiny_imagenet", "imagenet")
 THINNING = ("F", "L", "FL", "L100", "L1000")

@@ -47,12 +47,16 @@ def logits_and_taps(output: Any) -> tuple[Any, Any]:
     return output, ()
 
 
+FUNCTION = "logits_fn"
+"""The name of a function among a classifier's parameters."""
+
+
 class LogitsFunction(nn.Module):
     """Calls the function that stands in the place of its variables."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"], train: bool) -> Any:
-        return self.get_variable("params", "logits_fn")(images)
+        return self.get_variable("params", FUNCTION)(images)
 
 
 @flax.struct.dataclass
@@ -112,7 +116,7 @@ class Classifier:
         """
         if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
             logits_fn = jax.tree_util.Partial(logits_fn)
-        variables = {"params": {"logits_fn": logits_fn}}
+        variables = {"params": {FUNCTION: logits_fn}}
         return cls(variables, LogitsFunction(), mean, std, labels)
 
     def __call__(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -14,6 +15,8 @@ from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
 from saliency_jax.models.own_network import own_backbone
+from saliency_jax.models.selective_masker import SelectiveDecoder, SelectiveMasker
+from saliency_jax.models.weights import names_of
 from saliency_jax.types import PyTree
 
 # A new backbone is its file in this folder, with a table `BACKBONES`, and a line here.
@@ -177,7 +180,7 @@ def masker_arguments(
 
 
 def with_encoder(masker_variables: PyTree, classifier_variables: PyTree) -> PyTree:
-    """An `EncoderMasker`'s variables with its encoder set to a trained classifier's."""
+    """A masker's variables with its encoder set to a trained classifier's."""
     return {
         collection: {
             name: classifier_variables[collection] if name == "encoder" else branch
@@ -185,3 +188,45 @@ def with_encoder(masker_variables: PyTree, classifier_variables: PyTree) -> PyTr
         }
         for collection, tree in masker_variables.items()
     }
+
+
+def create_selective_masker(
+    config: Mapping[str, Any] | ConfigDict, encoder: nn.Module, num_classes: int
+) -> SelectiveMasker:
+    """Builds the masker of a config's `masker` section in the stage `black_box`.
+
+    Args:
+      config: the section.
+      encoder: of `create_classifier`, for the config's `encoder`.
+      num_classes: of the black box.
+    """
+    decoder = SelectiveDecoder(
+        num_classes,
+        upsampling=config["upsampling"],
+        base=config["base"],
+        dtype=encoder.dtype,
+    )
+    return SelectiveMasker(encoder, decoder)
+
+
+def init_selective_masker(
+    masker: SelectiveMasker, key: Key[Array, ""], image_size: int
+) -> PyTree:
+    """Fresh variables of a masker, its encoder's included; see `with_encoder`."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    variables = masker.init(key, images, jnp.zeros((1,), jnp.int32), False)
+    return {"batch_stats": {}, **variables}
+
+
+def head_kernel(module: nn.Module, params: PyTree) -> Float[Array, "K C"]:
+    """The weights of a network's last layer, a row for each class.
+
+    Raises:
+      InputError: nothing says which layer that is.
+    """
+    names = names_of(module)
+    flat = flax.traverse_util.flatten_dict({"params": params})
+    (kernel,) = (
+        leaf for path, leaf in flat.items() if names.name(path) == names.head[0]
+    )
+    return kernel.reshape(-1, kernel.shape[-1]).T

@@ -20,7 +20,7 @@ from saliency_jax.models.layers import Conv, batch_norm, he_normal_fan_out, with
 from saliency_jax.models.masker import upsample
 from saliency_jax.types import Labels
 
-DECODERS = ("author", "paper", "resize")
+UPSAMPLINGS = ("author", "paper", "resize")
 EPSILON = 1e-6
 
 
@@ -104,7 +104,7 @@ class UpsamplingBlock(nn.Module):
 
     Attributes:
       features: channels of the result.
-      decoder: "paper" doubles by a transposed 3x3 convolution and mixes by three
+      upsampling: "paper" doubles by a transposed 3x3 convolution and mixes by three
         bottlenecks; "author" by a 3x3 convolution to four times the channels, shuffled
         into pixels, and one bottleneck; "resize" by bilinear resizing, a 3x3
         convolution and one bottleneck.
@@ -112,7 +112,7 @@ class UpsamplingBlock(nn.Module):
     """
 
     features: int
-    decoder: str
+    upsampling: str
     dtype: Any
 
     @nn.compact
@@ -128,7 +128,7 @@ class UpsamplingBlock(nn.Module):
         conv = partial(
             Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
         )
-        if self.decoder == "paper":
+        if self.upsampling == "paper":
             x = nn.ConvTranspose(
                 self.features,
                 (3, 3),
@@ -139,7 +139,7 @@ class UpsamplingBlock(nn.Module):
                 name="up",
             )(x)
             x = nn.relu(norm(x))
-        elif self.decoder == "author":
+        elif self.upsampling == "author":
             # The code applies a ReLU on either side of the shuffle; one does the same.
             x = nn.relu(norm(conv(4 * self.features, (3, 3), name="up")(x)))
             x = pixel_shuffle(x)
@@ -149,7 +149,7 @@ class UpsamplingBlock(nn.Module):
         if x.shape[1:3] != size:  # of an image whose side is no multiple of 32
             x = jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear")
         x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
-        for number in range(3 if self.decoder == "paper" else 1):
+        for number in range(3 if self.upsampling == "paper" else 1):
             x = Bottleneck(self.features, self.dtype, name=f"mix_{number}")(x, train)
         return x
 
@@ -172,13 +172,13 @@ class SelectiveDecoder(nn.Module):
 
     Attributes:
       num_classes: K.
-      decoder: one of `DECODERS`.
+      upsampling: one of `UPSAMPLINGS`.
       base: channels of the finest of the three upsampling steps.
       dtype: of the computation; the gate's scores and the mask are float32.
     """
 
     num_classes: int
-    decoder: str = "author"
+    upsampling: str = "author"
     base: int = 64
     dtype: Any = jnp.float32
 
@@ -201,16 +201,16 @@ class SelectiveDecoder(nn.Module):
           confidence: see `FeatureFilter`.
 
         Raises:
-          InputError: too few maps, or an unknown `decoder`.
+          InputError: too few maps, or an unknown `upsampling`.
         """
         if len(taps) < 4:
             raise InputError(
                 f"the encoder gives {len(taps)} maps, and the masker reads the four "
                 "coarsest: choose another encoder"
             )
-        if self.decoder not in DECODERS:
+        if self.upsampling not in UPSAMPLINGS:
             raise InputError(
-                f"decoder {self.decoder!r} is unknown; use one of {DECODERS}"
+                f"upsampling {self.upsampling!r} is unknown; use one of {UPSAMPLINGS}"
             )
         *skips, x = [tap.astype(self.dtype) for tap in taps[-4:]]
         x, scores = FeatureFilter(self.num_classes, name="selector")(
@@ -218,7 +218,7 @@ class SelectiveDecoder(nn.Module):
         )
         for factor, skip in zip((4, 2, 1), reversed(skips), strict=True):
             block = UpsamplingBlock(
-                factor * self.base, self.decoder, self.dtype, name=f"up_{factor}"
+                factor * self.base, self.upsampling, self.dtype, name=f"up_{factor}"
             )
             x = block(x, skip, train)
         masks = MaskHead(name="mask")(x)

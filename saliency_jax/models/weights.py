@@ -111,12 +111,7 @@ def load_weights(
       InputError: the file cannot be read, or names are missing, unexpected or of
         another shape; the message lists them. Or there are no names for this network.
     """
-    names: WeightNames | None = getattr(module, "weight_names", None)
-    if names is None:
-        raise InputError(
-            f"{type(module).__name__} cannot take weights from a file: it has no "
-            "`weight_names` (see saliency_jax/models/weight_names.py)"
-        )
+    names = names_of(module)
     if isinstance(weights, Mapping):
         source, arrays = "the dictionary of weights", dict(weights)
     else:
@@ -150,6 +145,42 @@ def load_weights(
     }
     variables |= head
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(variables)}
+
+
+def count_classes(path: Path, module: nn.Module) -> int:
+    """How many classes the weights of a file tell apart.
+
+    Args:
+      path: of the file.
+      module: the network that they are of, for any number of classes.
+
+    Raises:
+      InputError: the file cannot be read, or has no last layer of this network.
+    """
+    bias = names_of(module).head[1]
+    arrays = read_weights(path)
+    counts = [a.size for n, a in arrays.items() if n.removeprefix("module.") == bias]
+    if not counts:
+        raise InputError(
+            f"weights file {path} does not fit the network ({bias} is missing); choose "
+            "the network it was trained with, or other weights"
+        )
+    return counts[0]
+
+
+def names_of(module: nn.Module) -> WeightNames:
+    """How files name a network's weights.
+
+    Raises:
+      InputError: there are no names for this network.
+    """
+    names: WeightNames | None = getattr(module, "weight_names", None)
+    if names is None:
+        raise InputError(
+            f"{type(module).__name__} cannot take weights from a file: it has no "
+            "`weight_names` (see saliency_jax/models/weight_names.py)"
+        )
+    return names
 
 
 def _check_names_and_shapes(

@@ -2,7 +2,9 @@
 
 Dabkowski and Gal: Real time image saliency for black box classifiers (arXiv
 1705.07857). "paper" is its equation 3 with the constants that it names; "author" is
-the code (PiotrDabkowski/pytorch-saliency), which differs in every term.
+the code (PiotrDabkowski/pytorch-saliency), which differs in every term. Whether the
+paper's total variation is a sum or a mean is open; it is a mean here, as in a later
+use of its constants (NN-Explainer), which had to raise lambda 2 to one.
 """
 
 import dataclasses
@@ -32,7 +34,8 @@ class BlackBoxOptions:
       area_weight: lambda 2.
       area_power: of each pixel of the mask.
       smoothness_weight: lambda 1.
-      border_weight: of the mask's squares at the image's border, within the smoothness.
+      border_weight: of the mask's squares at the image's border, within the smoothness;
+        the code's only.
       preserver_weight: of the picture of the object alone.
       destroyer_weight: lambda 3, of the picture without the object.
       destroyer_power: lambda 4; the paper's only.
@@ -118,6 +121,12 @@ def smoothness(masks: Masks, border_weight: float) -> Float[Array, "B"]:
     return (differences + border_weight * sum(map(squares, borders))) / 2
 
 
+def total_variation(masks: Masks) -> Float[Array, "B"]:
+    """Mean squared difference of vertical neighbours plus that of horizontal ones."""
+    mean = lambda x: jnp.mean(jnp.square(x), axis=(1, 2))
+    return mean(masks[:, 1:] - masks[:, :-1]) + mean(masks[:, :, 1:] - masks[:, :, :-1])
+
+
 def margin(logits: Logits, labels: Labels, output: str) -> Float[Array, "B"]:
     """By how much the true class wins: over the best other one, or over 0 (sigmoid)."""
     classes = jnp.arange(logits.shape[-1])
@@ -174,9 +183,13 @@ def black_box_loss(
         preserver = jnp.where(is_real, -kept, not_kept)
         destroyer = jnp.where(is_real, faded, present)
     counted = is_real | (options.fake == "inverted")
+    if options.variant == "author":
+        smooth = smoothness(masks, options.border_weight)
+    else:
+        smooth = total_variation(masks)
     terms = {
         "area": area(masks, options.area_power),
-        "smoothness": smoothness(masks, options.border_weight),
+        "smoothness": smooth,
         "preserver": preserver * counted,
         "destroyer": destroyer * counted,
     }

@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import FUNCTION
 from saliency_jax.training import pool_files
 from saliency_jax.training.state import NetState, TrainState
 from saliency_jax.types import PyTree
@@ -56,14 +57,24 @@ def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyT
     return jax.tree.map(describe, tree)
 
 
-def _networks(state: TrainState) -> dict[str, PyTree]:
+def _saved_nets(state: TrainState) -> dict[str, NetState]:
+    """The networks to be saved: a black box that is a user's function is not."""
     nets = {"classifier": state.classifier, "masker": state.masker}
-    return {name: net.variables for name, net in nets.items() if net is not None}
+    return {
+        name: net
+        for name, net in nets.items()
+        if net is not None and FUNCTION not in net.params
+    }
+
+
+def _networks(state: TrainState) -> dict[str, PyTree]:
+    return {name: net.variables for name, net in _saved_nets(state).items()}
 
 
 def _optimisers(state: TrainState) -> dict[str, PyTree]:
-    nets = {"classifier": state.classifier, "masker": state.masker}
-    return {name: net.opt_state for name, net in nets.items() if net is not None}
+    """Of what is trained; a black box has none."""
+    nets = _saved_nets(state)
+    return {name: net.opt_state for name, net in nets.items() if net.opt_state != ()}
 
 
 def size_in_bytes(tree: PyTree) -> int:
@@ -219,12 +230,14 @@ class Checkpoints:
             data=grain.checkpoint.CheckpointRestore(data),
         )
 
-        def net(name: str) -> NetState:
+        def net(name: str, like: NetState) -> NetState:
+            if name not in restored["networks"]:
+                return like
             variables = restored["networks"][name]
             return NetState(
                 variables["params"],
                 variables["batch_stats"],
-                restored["optimisers"][name],
+                restored["optimisers"].get(name, ()),
             )
 
         pool = state.pool
@@ -233,10 +246,11 @@ class Checkpoints:
             # that this run may not have again.
             self._drop_unused_pool_files([])
             pool = pool_files.read(self._pool_folder, pool, names)
-        masker = None if state.masker is None else net("masker")
+        masker = None if state.masker is None else net("masker", state.masker)
+        classifier = net("classifier", state.classifier)
         like = state.step
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
-        return TrainState(step_array, net("classifier"), masker, pool)
+        return TrainState(step_array, classifier, masker, pool)
 
     def _read(self, step: int, **parts: ocp.args.CheckpointArgs) -> Mapping[str, Any]:
         """Reads some parts of a checkpoint, or says what to do without it."""

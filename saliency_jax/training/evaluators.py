@@ -41,19 +41,21 @@ def top_hits(
 
 
 def localisation(
-    predict: Callable[[Shaped[np.ndarray, "B H W 3"]], tuple[Masks, Logits]],
+    predict: Callable[
+        [Shaped[np.ndarray, "B H W 3"], Shaped[np.ndarray, "B"]], tuple[Masks, Logits]
+    ],
     batches: Iterable[Batch],
 ) -> dict[str, float]:
     """CASM's localisation figures and the classifier's accuracy, as fractions.
 
     Args:
-      predict: images to masks and logits.
+      predict: images and their classes to masks and logits.
       batches: finite, with boxes; padding is ignored.
     """
     totals: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         valid = np.asarray(batch["valid"])
-        masks, logits = jax.device_get(predict(batch["image"]))
+        masks, logits = jax.device_get(predict(batch["image"], batch["label"]))
         correct = top_hits(logits, np.asarray(batch["label"]))[:, 0]
         scores = casm_scores(
             masks, np.asarray(batch["boxes_pixels"]), np.asarray(batch["original_size"])

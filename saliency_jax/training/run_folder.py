@@ -26,13 +26,15 @@ from ml_collections import ConfigDict
 from saliency_jax import pool
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
+from saliency_jax.models.black_box import count_classes, own_black_box
 from saliency_jax.models.own_network import find_function
+from saliency_jax.models.selective_masker import UPSAMPLINGS
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import sharding
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
-STAGES = ("classifier", "casm")
+STAGES = ("classifier", "casm", "black_box")
 
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)
@@ -43,6 +45,7 @@ FREE = (
     "data.num_threads",
     "casm.pool_memory",
     "classifier.init",
+    "encoder.init",
     "model.factory",
 )
 
@@ -70,6 +73,24 @@ RANGES = {
     "masker.features": (1, math.inf),
     "casm.area_factor": (0, math.inf),
     "casm.pool_slots": (1, math.inf),
+    "masker.base": (4, math.inf),
+    "selector.steps": (0, math.inf),
+    "decoder.steps": (1, math.inf),
+    "selector.batch_size": (1, math.inf),
+    "decoder.batch_size": (1, math.inf),
+    "fake_probability": (0, 1),
+    "black_box.area_weight": (0, math.inf),
+    "black_box.area_power": (0, math.inf),
+    "black_box.smoothness_weight": (0, math.inf),
+    "black_box.border_weight": (0, math.inf),
+    "black_box.preserver_weight": (0, math.inf),
+    "black_box.destroyer_weight": (0, math.inf),
+    "black_box.destroyer_power": (0, math.inf),
+    "removal.blur_probability": (0, 1),
+    "removal.blur_sigma": (0, math.inf),
+    "removal.colour_range": (0, 0.5),
+    "removal.noise": (0, math.inf),
+    "removal.image_noise": (0, math.inf),
     "learning_rate": (0, math.inf),
     "momentum": (0, 1),
     "weight_decay": (0, math.inf),
@@ -79,7 +100,13 @@ RANGES = {
 }
 
 # What other fields may be.
-CHOICES = {"casm.pool_dtype": pool.DTYPES, "casm.pool_memory": sharding.MEMORIES}
+CHOICES = {
+    "casm.pool_dtype": pool.DTYPES,
+    "casm.pool_memory": sharding.MEMORIES,
+    "masker.selector_init": ("random", "classifier"),
+    "masker.upsampling": UPSAMPLINGS,
+    "masker.pooling": ("mean", "max"),
+}
 
 
 class Known(NamedTuple):
@@ -134,8 +161,29 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
             f"{config.data.name} has {num_classes} classes: leave it at 0"
         )
     config.classifier.num_classes = num_classes
-    _resolve_network(config, known)
+    if config.stage == "black_box":
+        config.total_steps = config.selector.steps + config.decoder.steps
+    if config.stage == "black_box" and config.classifier.function:
+        _resolve_function(config)
+    else:
+        resolve_network(config, known)
     _check_values(flatten(config.to_dict()))
+
+
+def _resolve_function(config: ConfigDict) -> None:
+    """Checks a user's function; what pictures show as removed is grey by default."""
+    classifier = own_black_box(config.classifier.function)
+    counted = count_classes(
+        classifier, config.classifier.function, config.data.image_size
+    )
+    if counted != config.classifier.num_classes:
+        raise InputError(
+            f"{config.classifier.function} gives {counted} logits, {config.data.name} "
+            f"has {config.classifier.num_classes} classes: use data of its classes"
+        )
+    config.classifier.network = ""
+    config.data.mean = config.data.mean or (0.5, 0.5, 0.5)
+    config.data.std = config.data.std or (0.5, 0.5, 0.5)
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
@@ -195,7 +243,8 @@ def network_values(network: str, known: Known) -> dict[str, Any]:
     return values
 
 
-def _resolve_network(config: ConfigDict, known: Known) -> None:
+def resolve_network(config: ConfigDict, known: Known) -> None:
+    """Fills in a network's options and its input's normalisation; see `resolve`."""
     network = config.classifier.network
     values = network_values(network, known)
     fields = ["data.mean", "data.std", *(f"classifier.{o}" for o in create.OPTIONS)]

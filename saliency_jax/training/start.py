@@ -1,6 +1,7 @@
 """Where a run's classifier comes from: a finished run, or an imported weights file."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,19 @@ def known_of_file(path: Path) -> Known:
 
 
 def _known_of_run(workdir: Path, config: ConfigDict) -> Known:
-    other = read_run_config(workdir)
+    return known_of_config(
+        f"classifier run {workdir}", read_run_config(workdir), config
+    )
+
+
+def known_of_config(source: str, other: Mapping[str, Any], config: ConfigDict) -> Known:
+    """What a resolved config of the same network tells, `source` says whose it is."""
     if other["classifier"]["network"] != config.classifier.network:
         return NOTHING_KNOWN  # reported where the runs are compared
     values = {f"data.{name}": tuple(other["data"][name]) for name in ("mean", "std")}
     values |= {f"classifier.{o}": other["classifier"].get(o) for o in OPTIONS}
     values = {field: value for field, value in values.items() if value}
-    return Known(f"classifier run {workdir}", values)
+    return Known(source, values)
 
 
 def _field(config: ConfigDict, field: str) -> Any:
@@ -89,16 +96,17 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     """Returns the variables that `config.classifier.init` names, None for fresh ones.
 
     Raises:
-      InputError: when the stage `casm` names none, or what is named does not fit.
+      InputError: when another stage than `classifier` names none, or what is named does
+        not fit.
     """
     init = config.classifier.init
     if not init:
-        if config.stage == "casm":
+        if config.stage != "classifier":
             # The form "mini" is for weights; no experiment trains its classifier.
             is_mini = config.form == "mini"
             maker = "" if is_mini else f"; this makes one: {classifier_command(config)}"
             raise InputError(
-                "the stage casm starts from a trained classifier: set "
+                f"the stage {config.stage} starts from a trained classifier: set "
                 "--config.classifier.init to a classifier run or to a weights file "
                 f"(.pth, .safetensors) of {config.classifier.network}{maker}"
             )
@@ -138,6 +146,12 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
                 f"config has {shorten(ours)}: make them agree"
             )
     return restore_classifier(path, module, size)[0]
+
+
+def initial_networks(config: ConfigDict) -> dict[str, PyTree]:
+    """The classifier that a new run starts from, by its name; empty for a fresh one."""
+    variables = initial_classifier(config)
+    return {} if variables is None else {"classifier": variables}
 
 
 def restore_classifier(

@@ -9,7 +9,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.models import selective_masker
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.selective_masker import (
-    DECODERS,
+    UPSAMPLINGS,
     FeatureFilter,
     MaskHead,
     SelectiveDecoder,
@@ -29,10 +29,10 @@ def maps(size):
     )
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("size", [(64, 64), (67, 94)])
-def test_masks_of_any_size(decoder, size):
-    module = SelectiveDecoder(5, decoder, base=8)
+def test_masks_of_any_size(upsampling, size):
+    module = SelectiveDecoder(5, upsampling, base=8)
     (masks, scores), variables = module.init_with_output(
         jax.random.key(0), maps(size), size, LABELS, False
     )
@@ -40,7 +40,7 @@ def test_masks_of_any_size(decoder, size):
     assert scores.shape == (2, *maps(size)[-1].shape[1:3])
     assert float(masks.min()) >= 0 and float(masks.max()) <= 1
     assert np.ptp(masks) > 0.01
-    half = SelectiveDecoder(5, decoder, base=8, dtype=jnp.bfloat16)
+    half = SelectiveDecoder(5, upsampling, base=8, dtype=jnp.bfloat16)
     close, _ = half.apply(variables, maps(size), size, LABELS, False)
     assert close.dtype == jnp.float32
     assert float(jnp.abs(close - masks).mean()) < 0.02
@@ -139,7 +139,7 @@ def test_what_cannot_be_is_said():
     three = maps((32, 32))[1:]
     with pytest.raises(InputError, match="gives 3 maps"):
         SelectiveDecoder(5).init(jax.random.key(0), three, (32, 32), LABELS, False)
-    with pytest.raises(InputError, match="decoder 'unet' is unknown"):
+    with pytest.raises(InputError, match="upsampling 'unet' is unknown"):
         SelectiveDecoder(5, "unet").init(
             jax.random.key(0), maps((32, 32)), (32, 32), LABELS, False
         )
