@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from saliency_jax.data.prepare import OPTIONS, prepare
-from saliency_jax.data.sources import BUILDERS
+from saliency_jax.data.sources import BUILDERS, RENDERED
 from saliency_jax.errors import InputError, run_command
 
 _USAGE = "python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR"
@@ -14,20 +14,23 @@ _USAGE = "python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR"
 _SOURCE = flags.DEFINE_string("source", None, "Folder of the raw files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
 # Those of some builders only are None if not given, so that others refuse them.
-_SHAPES = OPTIONS["shapes"]
+_SHAPES, _SCENES = OPTIONS["shapes"], " and ".join(RENDERED)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    f"shapes: side in pixels (default: {_SHAPES['image_size']}).",
+    f"{_SCENES}: side in pixels (default: {_SHAPES['image_size']}).",
     16,
 )
 _NUM_TRAIN = flags.DEFINE_integer(
-    "num_train", None, f"shapes: training images (default: {_SHAPES['num_train']}).", 10
+    "num_train",
+    None,
+    f"{_SCENES}: training images (default: {_SHAPES['num_train']}).",
+    10,
 )
 _NUM_VALIDATION = flags.DEFINE_integer(
     "num_validation",
     None,
-    f"shapes: validation images (default: {_SHAPES['num_validation']}).",
+    f"{_SCENES}: validation images (default: {_SHAPES['num_validation']}).",
     10,
 )
 _CLIP_BOXES = flags.DEFINE_boolean(

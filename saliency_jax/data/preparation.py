@@ -37,6 +37,7 @@ from saliency_jax.data.shards import (
     sync_folder,
     write_durably,
 )
+from saliency_jax.data.sources import MASKS
 from saliency_jax.errors import InputError
 
 Asked = dict[str, str | int | float | bool | None]
@@ -276,7 +277,10 @@ def _write_metadata(
         ),
         description=recipe.description,
         features=records.features(
-            recipe.image_format, recipe.class_names, recipe.object_masks
+            recipe.image_format,
+            recipe.class_names,
+            recipe.object_masks,
+            recipe.other_objects,
         ),
         metadata=tfds.core.MetadataDict(metadata),
     )
@@ -307,7 +311,7 @@ def _finish(unfinished: Path, folder: Path) -> None:
     builder = tfds.builder_from_directory(unfinished)
     undecoded = {
         key: tfds.decode.SkipDecoding()
-        for key in ("image", "object_mask")
+        for key in ("image", *MASKS)
         if key in builder.info.features
     }
     for split, count in report["records"].items():

@@ -21,12 +21,13 @@ from saliency_jax.data import preparation
 from saliency_jax.data.builders.image_folder import image_folder_recipe
 from saliency_jax.data.builders.image_kinds import HANDLING
 from saliency_jax.data.builders.imagenet_loc import imagenet_loc_recipe
-from saliency_jax.data.builders.shapes import shapes_recipe
+from saliency_jax.data.builders.shapes import shapes_pairs_recipe, shapes_recipe
 from saliency_jax.data.builders.tiny_imagenet import tiny_imagenet_recipe
 from saliency_jax.data.sources import (
     BUILDERS,
     NAME_PATTERN,
     PREPARED_BY_TFDS,
+    RENDERED,
     how_to_prepare,
     read_builder,
 )
@@ -36,6 +37,7 @@ VERSION = "1.0.0"
 
 _RECIPES = {
     "shapes": shapes_recipe,
+    "shapes_pairs": shapes_pairs_recipe,
     "tiny_imagenet": tiny_imagenet_recipe,
     "imagenet_loc": imagenet_loc_recipe,
     "image_folder": image_folder_recipe,
@@ -82,14 +84,16 @@ def prepare(
     `if __name__ == "__main__":`, because worker processes import it.
 
     Args:
-      builder: "shapes", "tiny_imagenet", "imagenet_loc" or "image_folder".
+      builder: "shapes", "shapes_pairs", "tiny_imagenet", "imagenet_loc" or
+        "image_folder".
       data_dir: folder of all prepared data sets; made if missing.
-      source: folder of the raw files; none for "shapes". For this and what follows
-        None stands for the builder's own value in `OPTIONS`.
+      source: folder of the raw files; none for what is rendered ("shapes" and
+        "shapes_pairs"). For this and what follows None stands for the builder's own
+        value in `OPTIONS`.
       name: of the data set that "image_folder" makes.
-      image_size: side of the scenes of "shapes", in pixels.
-      num_train: how many training scenes "shapes" has.
-      num_validation: how many validation scenes "shapes" has.
+      image_size: side of rendered scenes, in pixels.
+      num_train: how many training scenes are rendered.
+      num_validation: how many validation scenes are rendered.
       clip_boxes: whether boxes that stick out of their image are cut, and reversed
         edges exchanged, instead of refused.
       boxes: CSV file of boxes for "image_folder".
@@ -143,7 +147,7 @@ def prepare(
     for path in {"source", "boxes"} & given.keys():
         asked[path] = str(Path(given[path]).resolve())
     config = (
-        "{image_size}x{image_size}".format(**options) if builder == "shapes" else ""
+        "{image_size}x{image_size}".format(**options) if builder in RENDERED else ""
     )
     folder = Path(data_dir) / name / config / VERSION
     if folder.exists():
@@ -154,7 +158,7 @@ def prepare(
             "folder to prepare it anew"
         )
         return folder
-    if builder != "shapes":
+    if builder not in RENDERED:
         _check_source(builder, source)
     try:
         preparation.write_data_set(folder, asked, make, strict, num_workers)

@@ -1,8 +1,9 @@
-"""Scenes by program: one object of ten forms on a cluttered ground, exactly annotated.
+"""Scenes by program: objects of ten forms on a cluttered ground, exactly annotated.
 
 The classes differ in form only. Colour, texture, place, scale and rotation are drawn
 without regard to the class, so a classifier has to find the silhouette, and a masker
-has something to find. Everything follows from (seed, index, size).
+has something to find. Everything follows from (seed, index, size), and from whether
+the scene has one object (`render`) or two (`render_pair`).
 """
 
 from typing import NamedTuple
@@ -24,6 +25,7 @@ CLASSES = (
     "hourglass",
 )
 MIN_SCALE, MAX_SCALE = 0.15, 0.60
+MAX_SCALE_OF_TWO = 0.45
 SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4  # fractional bits of the vertices that OpenCV fills
 # Objects are light, the ground is darker: with light and dark drawn freely a small
@@ -32,6 +34,9 @@ _FIXED_POINT_BITS = 4  # fractional bits of the vertices that OpenCV fills
 _GROUND = (0.05, 0.5)
 _LIGHT = (0.55, 1.0)
 _MIN_CONTRAST = 0.45  # RGB distance, of at most sqrt 3, from object to ground
+# Between the contours of two objects, in pixels: with a whole one, no pixel is partly
+# covered by both, and the rest is what `_coverage` adds to the two of them.
+_GAP = 1.25
 
 
 class Scene(NamedTuple):
@@ -42,6 +47,25 @@ class Scene(NamedTuple):
     object_mask: Bool[np.ndarray, "S S"]
     box: tuple[int, int, int, int]
     """`xmin, ymin, xmax, ymax` in pixels, half-open, tight around `object_mask`."""
+
+
+class PairScene(NamedTuple):
+    """One rendered image of two objects; the first fields are those of `Scene`."""
+
+    image: UInt8[np.ndarray, "S S 3"]
+    label: int
+    object_mask: Bool[np.ndarray, "S S"]
+    box: tuple[int, int, int, int]
+    other_label: int
+    other_mask: Bool[np.ndarray, "S S"]
+
+
+class _Object(NamedTuple):
+    """An object in its place, not painted yet."""
+
+    coverage: Float[np.ndarray, "S S"]
+    mask: Bool[np.ndarray, "S S"]
+    box: tuple[int, int, int, int]
 
 
 def _circle(
@@ -129,36 +153,109 @@ def render(seed: int, index: int, size: int = 64) -> Scene:
     label = index % len(CLASSES)
     canvas = _background(rng, size)
     while True:
-        coverage = _coverage(_placed_contours(rng, CLASSES[label], size), size)
-        object_mask = coverage >= 0.5
-        rows = np.flatnonzero(object_mask.any(1))
-        columns = np.flatnonzero(object_mask.any(0))
-        longer_side = max(np.ptp(rows), np.ptp(columns)) + 1
-        # Rasterising moves the sides by up to a pixel, out of the range at its ends.
-        if MIN_SCALE * size <= longer_side <= MAX_SCALE * size:
+        form = _turned_form(rng, CLASSES[label], MAX_SCALE, size)
+        placed = _rasterised(_shifted(rng, form, size), size)
+        if _is_in_range(placed, MAX_SCALE):
             break
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    colour = _contrasting_colour(rng, canvas[top:bottom, left:right])
-    _blend(canvas, coverage, _texture(rng, size, colour))
-    canvas += rng.normal(0.0, 0.015, canvas.shape).astype(np.float32)
-    image = (np.clip(canvas, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
-    box = (int(left), int(top), int(right), int(bottom))
-    return Scene(image, label, object_mask, box)
+    image = _painted(rng, canvas, [placed])
+    return Scene(image, label, placed.mask, placed.box)
 
 
-def _placed_contours(
-    rng: np.random.Generator, name: str, size: int
+def render_pair(seed: int, index: int, size: int = 64) -> PairScene:
+    """Renders scene `index` of the series `seed` with two objects of different classes.
+
+    The label is `index % 10` and the other class any of the nine others. All else is
+    drawn for both objects alike, so that nothing but their forms tells the one that is
+    the label: the longer sides of their boxes are uniform in 15-45 % of the image side,
+    and their places among those where the boxes do not overlap. Both objects lie inside
+    the image with nothing drawn over them.
+
+    Args:
+      seed: names the series; different splits use different seeds.
+      index: number of the scene in its series, from 0.
+      size: side of the square image in pixels, at least 16.
+
+    Returns:
+      The image; the label, mask and tight box of the one object; the label and mask of
+      the other. Masks are of the pixels at least half covered.
+    """
+    # The number of objects keeps the ground from being that of `render`'s scene.
+    rng = np.random.default_rng([seed, index, size, 2])
+    label = index % len(CLASSES)
+    other_label = (label + int(rng.integers(1, len(CLASSES)))) % len(CLASSES)
+    canvas = _background(rng, size)
+    while True:
+        forms = [
+            _turned_form(rng, CLASSES[each], MAX_SCALE_OF_TWO, size)
+            for each in (label, other_label)
+        ]
+        # Both are placed anew: were one kept, it would have the places of its own.
+        while True:
+            contours = [_shifted(rng, form, size) for form in forms]
+            if _are_apart(*contours):
+                break
+        one, other = (_rasterised(each, size) for each in contours)
+        if all(_is_in_range(each, MAX_SCALE_OF_TWO) for each in (one, other)):
+            break
+    image = _painted(rng, canvas, [one, other])
+    return PairScene(image, label, one.mask, one.box, other_label, other.mask)
+
+
+def _turned_form(
+    rng: np.random.Generator, name: str, max_scale: float, size: int
 ) -> list[Float[np.ndarray, "points 2"]]:
-    """Returns the contours of a class, rotated, scaled and placed, in pixels."""
+    """Returns the contours of a class, rotated and scaled, in pixels from a corner."""
     angle = rng.uniform(0, 2 * np.pi)
     rotation = np.array(
         [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     )
     contours = [points @ rotation for points in _CONTOURS[name]]
     low, high = contours[0].min(0), contours[0].max(0)
-    scale = rng.uniform(MIN_SCALE, MAX_SCALE) * size / (high - low).max()
-    corner = rng.uniform(0, 1, 2) * (size - (high - low) * scale)
-    return [(points - low) * scale + corner for points in contours]
+    scale = rng.uniform(MIN_SCALE, max_scale) * size / (high - low).max()
+    return [(points - low) * scale for points in contours]
+
+
+def _shifted(
+    rng: np.random.Generator, form: list[np.ndarray], size: int
+) -> list[Float[np.ndarray, "points 2"]]:
+    """Returns the contours in a place where all of them is inside the image."""
+    corner = rng.uniform(0, 1, 2) * (size - form[0].max(0))
+    return [points + corner for points in form]
+
+
+def _are_apart(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    """Whether the boxes of two objects are disjoint, by `_GAP` at least."""
+    gaps = (one[0].min(0) - other[0].max(0), other[0].min(0) - one[0].max(0))
+    return bool(np.max(gaps) >= _GAP)
+
+
+def _rasterised(contours: list[np.ndarray], size: int) -> _Object:
+    coverage = _coverage(contours, size)
+    mask = coverage >= 0.5
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return _Object(coverage, mask, (int(left), int(top), int(right), int(bottom)))
+
+
+def _is_in_range(placed: _Object, max_scale: float) -> bool:
+    """Whether rasterising, which moves the sides by up to a pixel, kept the scale."""
+    left, top, right, bottom = placed.box
+    size = len(placed.mask)
+    return MIN_SCALE * size <= max(right - left, bottom - top) <= max_scale * size
+
+
+def _painted(
+    rng: np.random.Generator,
+    canvas: Float[np.ndarray, "S S 3"],
+    objects: list[_Object],
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Returns the image of a ground and objects, each unlike the bare ground."""
+    image = canvas.copy()
+    for coverage, _, (left, top, right, bottom) in objects:
+        colour = _contrasting_colour(rng, canvas[top:bottom, left:right])
+        _blend(image, coverage, _texture(rng, len(canvas), colour))
+    image += rng.normal(0.0, 0.015, image.shape).astype(np.float32)
+    return (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 
 def _coverage(

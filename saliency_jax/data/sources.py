@@ -17,7 +17,10 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from saliency_jax.errors import InputError
 
-PREPARED_HERE = ("shapes", "tiny_imagenet", "imagenet_loc")
+RENDERED = ("shapes", "shapes_pairs")
+"""Rendered by program: of any size, and without a source."""
+
+PREPARED_HERE = (*RENDERED, "tiny_imagenet", "imagenet_loc")
 BUILDERS = (*PREPARED_HERE, "image_folder")
 PREPARED_BY_TFDS = ("imagenet2012", "cifar10")
 NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
@@ -26,10 +29,13 @@ NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
 _OURS = "saliency_jax."
 _IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 
+MASKS = ("object_mask", "other_mask")
+"""The pixel masks that an example may have."""
+
 Example = dict[str, Any]
 """One image with its annotation.
 
-As a source gives it, `image` and `object_mask` are encoded bytes:
+As a source gives it, `image` and the masks are encoded bytes:
 
     image          bytes, JPEG or PNG     -> uint8 [H, W, 3] once decoded
     label          int
@@ -40,6 +46,9 @@ As a source gives it, `image` and `object_mask` are encoded bytes:
     original_size  int32   [2]            (width, height); absent if not filed
     upright        bool                   whether decoding obeys an EXIF orientation
     object_mask    bytes, only where the source has masks   -> bool [H, W]
+    other_label    int, only where images have two objects (`shapes_pairs`): the class
+                   of the object that `label`, `boxes` and `object_mask` do not tell of
+    other_mask     bytes, of that object                    -> bool [H, W]
 """
 
 
@@ -98,8 +107,9 @@ class Source:
         }
         if "original_size" in fields:
             example["original_size"] = np.asarray(fields["original_size"], np.int32)
-        if "object_mask" in fields:
-            example["object_mask"] = fields["object_mask"]
+        if "other_label" in fields:
+            example["other_label"] = int(np.asarray(fields["other_label"]).item())
+        example |= {name: fields[name] for name in MASKS if name in fields}
         return example
 
 
@@ -143,9 +153,9 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     """Opens one split of a prepared data set.
 
     Args:
-      name: a data set, `shapes`, `tiny_imagenet`, `imagenet_loc`, the name that was
-        given to an `image_folder`, or TFDS's own `imagenet2012` or `cifar10`;
-        `shapes/128x128` names a size other than 64x64.
+      name: a data set, `shapes`, `shapes_pairs`, `tiny_imagenet`, `imagenet_loc`, the
+        name that was given to an `image_folder`, or TFDS's own `imagenet2012` or
+        `cifar10`; `shapes/128x128` names a size other than 64x64.
       data_dir: the folder that it was prepared in.
       split: "train", "validation", ...
 
@@ -237,7 +247,7 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             f"unknown data set {name!r}: it must be one of {', '.join([*known, *own])} "
             f"(or be prepared in {data_dir} by prepare image_folder --name {name})"
         )
-    if base == "shapes":
+    if base in RENDERED:
         config = config or "64x64"
     folder = _version_folder(Path(data_dir) / base / config)
     if folder is None:
@@ -316,7 +326,7 @@ def how_to_prepare(name: str, data_dir: str) -> str:
             "(needs TensorFlow)"
         )
     command = f"run python -m saliency_jax.data prepare {base} --data_dir {data_dir}"
-    if base == "shapes":
+    if base in RENDERED:
         return command + (f" --image_size {config.split('x')[0]}" if config else "")
     return command + " --source FOLDER"
 

@@ -5,12 +5,14 @@ Worker threads and processes run these: no JAX here. A transform takes a decoded
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Num
 
-from saliency_jax.data.sources import Example
+from saliency_jax.data.sources import MASKS, Example
 from saliency_jax.errors import InputError
 
 cv2.setNumThreads(1)  # grain's threads already keep the cores busy
@@ -22,10 +24,11 @@ AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 UPRIGHT = cv2.IMREAD_COLOR
 
 _JPEG = b"\xff\xd8"
+_LABELS = ("label", "other_label")
 
 
 def decode(example: Example) -> Example:
-    """Decodes `image` to RGB `uint8 [H, W, 3]` and `object_mask` to `bool [H, W]`.
+    """Decodes `image` to RGB `uint8 [H, W, 3]` and the masks to `bool [H, W]`.
 
     Greyscale and CMYK images become RGB, 16 bits become 8, transparency is dropped,
     and of an animation the first frame remains. An EXIF orientation is obeyed where
@@ -51,10 +54,19 @@ def decode(example: Example) -> Example:
     decoded.pop("upright", None)
     if "original_size" not in example:
         decoded["original_size"] = np.array(image.shape[1::-1], np.int32)
-    if "object_mask" in example:
-        encoded = np.frombuffer(example["object_mask"], np.uint8)
-        decoded["object_mask"] = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) >= 128
-    return decoded
+    return decoded | _changed_masks(example, _decoded_mask)
+
+
+def _decoded_mask(encoded: bytes) -> Bool[np.ndarray, "H W"]:
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return pixels >= 128
+
+
+def _changed_masks(
+    example: Example, change: Callable[[Any], Bool[np.ndarray, "H W"]]
+) -> Example:
+    """Returns those masks that the example has, each changed."""
+    return {name: change(example[name]) for name in MASKS if name in example}
 
 
 def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
@@ -74,9 +86,7 @@ def crop(example: Example, top: int, left: int, height: int, width: int) -> Exam
         "boxes": boxes,
         "boxes_valid": example["boxes_valid"] & visible,
     }
-    if "object_mask" in example:
-        cropped["object_mask"] = example["object_mask"][window]
-    return cropped
+    return cropped | _changed_masks(example, lambda mask: mask[window])
 
 
 def resize(example: Example, height: int, width: int) -> Example:
@@ -86,10 +96,9 @@ def resize(example: Example, height: int, width: int) -> Example:
     enlarging; a mask's pixel is set where the object covers at least half of it.
     """
     resized = example | {"image": _resize(example["image"], height, width)}
-    if "object_mask" in example:
-        soft = _resize(example["object_mask"].astype(np.float32), height, width)
-        resized["object_mask"] = soft >= 0.5
-    return resized
+    return resized | _changed_masks(
+        example, lambda mask: _resize(mask.astype(np.float32), height, width) >= 0.5
+    )
 
 
 def _resize(
@@ -177,9 +186,7 @@ def flip(example: Example) -> Example:
     mirrored = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
     # OpenCV copies; numpy's view would be copied later, ten times slower.
     flipped = example | {"image": cv2.flip(example["image"], 1), "boxes": mirrored}
-    if "object_mask" in example:
-        flipped["object_mask"] = example["object_mask"][:, ::-1]
-    return flipped
+    return flipped | _changed_masks(example, lambda mask: mask[:, ::-1])
 
 
 def random_flip(example: Example, rng: np.random.Generator) -> Example:
@@ -193,8 +200,8 @@ def random_erasing(
     """Fills a random rectangle of the image with noise (Zhong et al., 1708.04896).
 
     The rectangle's area is uniform in [0.02, 0.4] of the image's, its aspect ratio
-    log-uniform in [0.3, 1/0.3] as in the paper's table 1. The object mask loses what
-    is erased; boxes stay.
+    log-uniform in [0.3, 1/0.3] as in the paper's table 1. Masks lose what is erased;
+    boxes stay.
 
     Args:
       example: decoded.
@@ -212,11 +219,10 @@ def random_erasing(
     window = (slice(top, top + h), slice(left, left + w))
     image = example["image"].copy()
     image[window] = rng.integers(0, 256, (h, w, 3), np.uint8)
+    visible = np.ones((height, width), bool)
+    visible[window] = False
     erased = example | {"image": image}
-    if "object_mask" in example:
-        erased["object_mask"] = example["object_mask"].copy()
-        erased["object_mask"][window] = False
-    return erased
+    return erased | _changed_masks(example, lambda mask: mask & visible)
 
 
 def pad_boxes(example: Example, count: int) -> Example:
@@ -265,6 +271,7 @@ def eval_example(
 
 
 def _row(example: Example) -> Example:
-    row = example | {"label": np.int32(example["label"]), "valid": np.True_}
+    labels = {name: np.int32(example[name]) for name in _LABELS if name in example}
+    row = example | labels | {"valid": np.True_}
     del row["file_name"]
     return row

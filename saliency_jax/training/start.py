@@ -218,6 +218,7 @@ def classifier_command(config: ConfigDict) -> str:
     # Data sets without experiments of their own go by those of the most similar one.
     experiments = {
         "shapes": "shapes",
+        "shapes_pairs": "shapes",
         "tiny_imagenet": "tiny_imagenet",
         "cifar10": "tiny_imagenet",
     }

@@ -6,6 +6,7 @@ import pytest
 from raw_files import write_jpeg, write_xml
 
 from saliency_jax.data import plan
+from saliency_jax.data.prepare import prepare
 
 TINY_CLASSES = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat"}
 LOC_CLASSES = {
@@ -67,6 +68,14 @@ def loc_folder(tmp_path: Path) -> Path:
 
 
 _KINDS = ("Data", "Annotations")
+
+
+@pytest.fixture(scope="session")
+def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with `shapes_pairs/32x32`: 20 training and 14 validation scenes."""
+    data_dir = str(tmp_path_factory.mktemp("pairs"))
+    prepare("shapes_pairs", data_dir, image_size=32, num_train=20, num_validation=14)
+    return data_dir
 
 
 @pytest.fixture

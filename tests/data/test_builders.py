@@ -40,6 +40,23 @@ def test_shapes_come_out_as_rendered(shapes_dir):
         assert example["original_size"].tolist() == [32, 32]
 
 
+def test_pairs_come_out_as_rendered(pairs_dir):
+    for split, seed, index in (("train", 0, 11), ("validation", 1, 7)):
+        scene = shapes.render_pair(seed, index, 32)
+        examples = _by_name("shapes_pairs/32x32", Path(pairs_dir), split)
+        example = decode(examples[f"{split}_{index:06d}"])
+        for key in ("image", "label", "object_mask", "other_label", "other_mask"):
+            np.testing.assert_array_equal(example[key], getattr(scene, key))
+        assert example["boxes_pixels"].tolist() == [list(scene.box)]
+        xmin, ymin, xmax, ymax = scene.box
+        np.testing.assert_allclose(
+            example["boxes"] * 32, [[ymin, xmin, ymax, xmax]], atol=1e-5
+        )
+    source = open_source("shapes_pairs/32x32", pairs_dir, "train")
+    assert source.class_names == shapes.CLASSES and source.has_object_masks
+    assert source.max_boxes == 1 and source.num_with_boxes == len(source) == 20
+
+
 def test_tiny_imagenet_comes_out_as_filed(tiny_folder, tmp_path):
     prepare("tiny_imagenet", str(tmp_path / "data"), str(tiny_folder))
     train = _by_name("tiny_imagenet", tmp_path / "data", "train")

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from saliency_jax.data import pipeline
+from saliency_jax.data import pipeline, shapes
 from saliency_jax.data.sources import Source, open_source, split_holdout
 from saliency_jax.errors import InputError
 
@@ -60,6 +60,32 @@ def test_a_batch_has_the_documented_arrays(train):
         "object_mask": ("bool", (12, 32, 32)),
     }
     assert batch["valid"].all()
+
+
+def test_batches_of_pairs_tell_of_the_other_object(pairs_dir):
+    validation = open_source("shapes_pairs/32x32", pairs_dir, "validation")
+    *_, last = batches = list(
+        pipeline.eval_batches(validation, batch_size=12, image_size=32)
+    )
+    scenes = {
+        scene.image.tobytes(): scene
+        for scene in (shapes.render_pair(1, i, 32) for i in range(14))
+    }
+    for batch in batches:
+        assert batch["other_label"].shape == (12,)
+        assert batch["other_label"].dtype == np.int32
+        assert batch["other_mask"].shape == (12, 32, 32)
+        assert batch["other_mask"].dtype == bool
+        for i, image in enumerate(batch["image"]):
+            scene = scenes[image.tobytes()]
+            for key in ("label", "other_label", "object_mask", "other_mask"):
+                np.testing.assert_array_equal(batch[key][i], getattr(scene, key))
+    assert last["valid"].sum() == 2
+    (batch,) = _take(open_source("shapes_pairs/32x32", pairs_dir, "train"), 1)
+    assert batch["other_label"].dtype == np.int32
+    # Windows may leave an object out, but the two never meet.
+    assert batch["other_mask"].any(axis=(1, 2)).sum() > 4
+    assert not (batch["other_mask"] & batch["object_mask"]).any()
 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order(train):

@@ -103,7 +103,11 @@ def test_shapes_of_other_sizes_live_side_by_side_and_other_counts_are_refused(
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("mnist", None, r"unknown data set 'mnist': .*shapes, tiny_imagenet"),
+        (
+            "mnist",
+            None,
+            r"unknown data set 'mnist': .*shapes, shapes_pairs, tiny_imagenet",
+        ),
         ("cifar10", None, r"cifar10 is TFDS's own: run tfds build cifar10"),
         ("tiny_imagenet", None, r"tiny_imagenet needs --source"),
         ("tiny_imagenet", "/nowhere", r"source folder /nowhere is missing or empty"),
@@ -128,6 +132,7 @@ OPTIONS = {
 SIZES = ("image_size", "num_train", "num_validation")
 TAKEN = {
     "shapes": SIZES,
+    "shapes_pairs": SIZES,
     "tiny_imagenet": ("source", "clip_boxes"),
     "imagenet_loc": ("source", "clip_boxes"),
     "image_folder": tuple(OPTIONS.keys() - set(SIZES)),
@@ -139,7 +144,7 @@ TAKEN = {
 def test_options_of_other_builders_are_refused(builder, option, tmp_path):
     data_dir = tmp_path / "data"
     if option in TAKEN[builder]:
-        if builder != "shapes":
+        if TAKEN[builder] is not SIZES:
             with pytest.raises(InputError, match="source"):
                 prepare(builder, str(data_dir), **{option: OPTIONS[option]})
         return

@@ -174,9 +174,13 @@ def test_damaged_information_of_tfds_is_one_line(cifar10_dir):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnist", "unknown data set 'mnist': it must be one of shapes, tiny_imagenet"),
+        (
+            "mnist",
+            "unknown data set 'mnist': it must be one of shapes, shapes_pairs, tiny",
+        ),
         ("shapes", "run python -m saliency_jax.data prepare shapes --data_dir [^ ]*$"),
         ("shapes/96x96", "prepare shapes --data_dir .* --image_size 96$"),
+        ("shapes_pairs/96x96", "prepare shapes_pairs --data_dir .* --image_size 96$"),
         ("tiny_imagenet", "prepare tiny_imagenet --data_dir .* --source FOLDER"),
         ("imagenet2012", "run tfds build imagenet2012 .*--file_format=array_record"),
     ],

@@ -62,6 +62,27 @@ def test_eval_transform_moves_box_and_mask_with_the_pixels(shape):
     _check_painted(transforms.resize(example, 56, 56))
 
 
+def test_the_mask_of_another_object_moves_along():
+    rng = np.random.default_rng(0)
+    example = _example(60, 90, (0.25, 0.4, 0.55, 0.7))
+    other = ~example["object_mask"]
+    moved = example | {"other_mask": other, "other_label": 7}
+    for _ in range(20):
+        step = transforms.random_resized_crop(moved, 48, 0.08, rng)
+        step = transforms.random_flip(step, rng)
+        # Both are set where they cover exactly half of a pixel.
+        agree = step["other_mask"] != step["object_mask"]
+        assert step["other_mask"].shape == (48, 48) and agree.mean() > 0.95
+        assert step["other_label"] == 7
+    erased = transforms.random_erasing(moved, 1.0, rng)
+    hole = other & ~erased["other_mask"]
+    assert hole.any() and not erased["object_mask"][hole].any()
+    assert (erased["image"][hole] > 0).any(1).mean() > 0.9
+    assert erased["other_mask"].sum() + hole.sum() == other.sum()
+    centred = transforms.resize_and_centre_crop(moved, 48, 40)
+    assert (centred["other_mask"] != centred["object_mask"]).mean() > 0.95
+
+
 def test_crop_by_hand():
     example = _example(10, 20, (0.2, 0.25, 0.6, 0.5), (0.0, 0.0, 0.1, 0.1))
     cropped = transforms.crop(example, top=4, left=4, height=5, width=8)

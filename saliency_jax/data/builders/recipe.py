@@ -70,6 +70,8 @@ class Recipe:
     list_tasks: Callable[[Counter[str]], Iterator[Task]]
     make_example: Callable[[Task], dict[str, Any]]
     """Returns the features of an example and, under "kinds", what to count it as."""
+    other_objects: bool = False
+    """Whether each example carries the class and the mask of another object."""
     source: str = ""
     """The folder of the raw files, where there is one."""
     if_empty: Mapping[str, str] = dataclasses.field(default_factory=dict)

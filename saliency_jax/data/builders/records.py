@@ -34,7 +34,10 @@ class ListedFile(NamedTuple):
 
 
 def features(
-    image_format: str | None, class_names: Sequence[str], object_masks: bool
+    image_format: str | None,
+    class_names: Sequence[str],
+    object_masks: bool,
+    other_objects: bool = False,
 ) -> tfds.features.FeaturesDict:
     """Returns the features of a data set of this package.
 
@@ -42,7 +45,9 @@ def features(
       image_format: "jpeg" or "png"; None for any. Images are stored as encoded.
       class_names: in label order.
       object_masks: whether each example carries the mask of its object.
+      other_objects: whether it carries the class and the mask of another object.
     """
+    mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     image = tfds.features.Image(shape=(None, None, 3), encoding_format=image_format)
     of_each = {
         "image": image,
@@ -53,9 +58,10 @@ def features(
         "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
     }
     if object_masks:
-        of_each["object_mask"] = tfds.features.Image(
-            shape=(None, None, 1), encoding_format="png"
-        )
+        of_each["object_mask"] = mask
+    if other_objects:
+        of_each["other_label"] = tfds.features.ClassLabel(names=class_names)
+        of_each["other_mask"] = mask
     return tfds.features.FeaturesDict(of_each)
 
 
