@@ -54,6 +54,35 @@ def classifier_run(tmp_path_factory: pytest.TempPathFactory, shapes_dir: str) ->
 
 
 @pytest.fixture(scope="session")
+def deep_classifier_run(
+    tmp_path_factory: pytest.TempPathFactory, shapes_dir: str
+) -> Path:
+    """One of a network with the four maps that a `SelectiveMasker` reads."""
+    import train
+    from tests.runs import classifier_config
+
+    workdir = tmp_path_factory.mktemp("runs") / "deep_classifier"
+    config = classifier_config(shapes_dir, classifier__network="resnet10")
+    train.train(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def black_box_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    shapes_dir: str,
+    deep_classifier_run: Path,
+) -> Path:
+    """A finished smoke run of the stage black_box."""
+    import train
+    from tests.runs import black_box_config
+
+    workdir = tmp_path_factory.mktemp("runs") / "black_box"
+    train.train(black_box_config(shapes_dir, deep_classifier_run), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
 def casm_run(
     tmp_path_factory: pytest.TempPathFactory, shapes_dir: str, classifier_run: Path
 ) -> Path:

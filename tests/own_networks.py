@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.weight_names import torch_names
 
 
@@ -141,3 +142,18 @@ def no_arguments():
 
 
 NOT_A_FUNCTION = 3
+
+
+def darkness(images):
+    """Ten logits of images in [0, 1]: which of ten rows of cells is the darkest."""
+    images = jnp.asarray(images)
+    rows = jnp.array_split(1.0 - images.mean((2, 3)), 10, axis=1)
+    return jnp.stack([9.0 * row.mean(axis=1) for row in rows], axis=1)
+
+
+def brightness_alone(images):
+    mean = images.mean((1, 2, 3))
+    return jnp.stack([mean, 1 - mean], axis=1)
+
+
+DARKNESS = Classifier.from_function(darkness)

@@ -3,7 +3,7 @@
 import json
 from functools import partial
 
-from configs import casm_shapes, classifier_shapes
+from configs import black_box_shapes, casm_shapes, classifier_shapes
 from saliency_jax.models import create
 from saliency_jax.models.resnet import BACKBONES, ResNet
 
@@ -24,6 +24,13 @@ def casm_config(data_dir, init, arg="L2", **changed):
     config.classifier.init = str(init)
     config.masker.taps = (0, 1)
     return changed_for(config, data_dir, changed)
+
+
+def black_box_config(data_dir, init, **changed):
+    """Two steps of the selector and four of the decoder."""
+    config = black_box_shapes.get_config("smoke")
+    config.classifier.init = str(init)
+    return changed_for(config, data_dir, {"classifier__network": "resnet10", **changed})
 
 
 def changed_for(config, data_dir, changed):

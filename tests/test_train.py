@@ -90,7 +90,7 @@ def arrays_of(workdir):
         for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
     }
     pool = checkpoint_folder(workdir, "pool")
-    files = [*(folder / "data").glob("*.json"), *pool.iterdir()]
+    files = [*(folder / "data").glob("*.json"), *pool.glob("*")]
     return step, leaves, {path.name: path.read_bytes() for path in files}
 
 
@@ -99,7 +99,7 @@ def test_an_interrupted_run_becomes_the_same_run(
     casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, pool_memory
 ):
     """Bit for bit: networks, optimisers, pool and the place in the data."""
-    flip = train.casm_step.critic_is_historic
+    flip = train.casm_stage.casm_step.critic_is_historic
 
     def interrupted(options, slots, step):
         if step == 5:
@@ -108,7 +108,7 @@ def test_an_interrupted_run_becomes_the_same_run(
 
     config = casm_config(shapes_dir, classifier_run)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.casm_step, "critic_is_historic", interrupted)
+        patch.setattr(train.casm_stage.casm_step, "critic_is_historic", interrupted)
         train.train(config, tmp_path)
     assert saved_steps(tmp_path, "last") == [3]
     capsys.readouterr()

@@ -176,7 +176,8 @@ def make_black_box_step(
             kept = remove_evidence(key_kept, images, masks, options.removal)
             rest = remove_evidence(key_removed, images, 1.0 - masks, options.removal)
             # One pass over both: the black box has no batch statistics to share.
-            return jnp.split(classifier(jnp.concatenate([kept, rest])), 2)
+            logits = classifier(jnp.concatenate([kept, rest]))
+            return logits[: len(kept)], logits[len(kept) :]
 
         def loss_fn(decoder: PyTree):
             params = join_decoder(net.params, {**parts, "decoder": decoder})

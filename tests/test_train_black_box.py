@@ -1,0 +1,236 @@
+"""Runs of the stage black_box: two phases, one frozen classifier, any function."""
+
+import json
+import math
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from saliency_jax import Classifier, load_masker, saliency_fn
+from saliency_jax.errors import InputError
+from saliency_jax.models import create
+from saliency_jax.training.checkpoints import restore_networks, saved_steps
+from tests import own_networks
+from tests.runs import black_box_config, lines_of
+from tests.test_train import arrays_of
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+
+def classifier_of(workdir, stage_has_masker):
+    config = json.loads((workdir / "config.json").read_text())
+    module = create.create_classifier(config["classifier"])
+    like = jax.eval_shape(
+        lambda key: create.init_networks(module, None, key, 32), jax.random.key(0)
+    )
+    return restore_networks(workdir, "last", like)[0]["classifier"]
+
+
+def test_a_run_leaves_the_figures_of_both_phases(black_box_run):
+    lines = lines_of(black_box_run)
+    assert [line["step"] for line in lines] == [2, 3, 3, 4, 6, 6]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert "presence_accuracy" in lines[0] and "mask_mean" not in lines[0]
+    drawn = {"area", "smoothness", "preserver", "destroyer", "mask_mean"}
+    assert drawn <= lines[1].keys() and "presence_accuracy" not in lines[1]
+    assert {"held_out/le", "held_out/f1"} < lines[2].keys()
+    assert saved_steps(black_box_run, "last") == [6]
+    names = sorted(path.name for path in (black_box_run / "pictures").iterdir())
+    assert names == ["strip_0000003.png", "strip_0000006.png"]
+    config = json.loads((black_box_run / "config.json").read_text())
+    assert config["total_steps"] == 6
+    assert config["encoder"]["network"] == "resnet10"  # a copy of the black box
+
+
+def test_the_black_box_does_not_move(black_box_run, deep_classifier_run):
+    """Neither parameters nor batch statistics, nor those of the encoder."""
+    before = classifier_of(deep_classifier_run, False)
+    after = classifier_of(black_box_run, True)
+    assert jax.tree.leaves(before["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    variables = load_masker(black_box_run).variables
+    for collection in ("params", "batch_stats"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            before[collection],
+            variables[collection]["encoder"],
+        )
+
+
+@pytest.mark.parametrize("last", [2, 3, 4])
+def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
+    black_box_run, deep_classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, last
+):
+    """Bit for bit: after the last step of one phase, and within the next."""
+    create_stage = train.STAGES["black_box"]
+
+    def interrupted(config):
+        stage = create_stage(config)
+
+        def form(step):
+            if step == last:
+                raise KeyboardInterrupt
+            return stage.form(step)
+
+        return stage._replace(form=form)
+
+    config = black_box_config(shapes_dir, deep_classifier_run, checkpoint__every=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(train.STAGES, "black_box", interrupted)
+        train.train(config, tmp_path)
+    assert saved_steps(tmp_path, "last") == [last]
+    capsys.readouterr()
+    train.train(black_box_config(shapes_dir, deep_classifier_run), tmp_path)
+    assert f"resumed {tmp_path} at step {last}" in capsys.readouterr().out
+    step, arrays, files = arrays_of(tmp_path)
+    expected_step, expected_arrays, expected_files = arrays_of(black_box_run)
+    assert step == expected_step and arrays.keys() == expected_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert files == expected_files
+
+
+def test_masks_of_a_run(black_box_run):
+    masker = load_masker(black_box_run)
+    masks = saliency_fn(masker, IMAGES, np.array([0, 4, 9]))
+    assert masks.shape == (3, 32, 32)
+    for label, image, mask in zip((0, 4, 9), IMAGES, masks, strict=True):
+        np.testing.assert_allclose(saliency_fn(masker, image, label), mask, atol=1e-5)
+    assert np.abs(saliency_fn(masker, IMAGES, 1) - masks).max() > 1e-4
+
+
+def test_without_labels_the_predicted_class_is_explained(black_box_run):
+    masker = load_masker(black_box_run)
+    predicted = np.argmax(masker.classifier(IMAGES), axis=-1)
+    np.testing.assert_allclose(
+        saliency_fn(masker, IMAGES), saliency_fn(masker, IMAGES, predicted), atol=1e-6
+    )
+    with pytest.raises(InputError, match="pass labels, the classes to explain"):
+        saliency_fn(masker.replace(classifier=None), IMAGES)
+    alone = saliency_fn(masker.replace(classifier=None), IMAGES, predicted)
+    np.testing.assert_allclose(alone, saliency_fn(masker, IMAGES), atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [10, -1, np.array([0, 1, 10])])
+def test_an_unknown_class_is_refused(black_box_run, labels):
+    with pytest.raises(InputError, match="the masker knows classes 0 to 9"):
+        saliency_fn(load_masker(black_box_run), IMAGES, labels)
+
+
+def test_labels_of_another_shape_are_refused(black_box_run):
+    with pytest.raises(InputError, match="expected one class for each image"):
+        saliency_fn(load_masker(black_box_run), IMAGES, np.array([0, 1]))
+
+
+def test_other_weights_do_not_recompile(black_box_run):
+    masker = load_masker(black_box_run)
+    traces = []
+
+    @jax.jit
+    def masks(masker, images, labels):
+        traces.append(0)
+        return saliency_fn(masker, images, labels)
+
+    other = masker.replace(variables=jax.tree.map(lambda x: x + 0.1, masker.variables))
+    labels = np.array([1, 2, 3])
+    assert np.abs(masks(masker, IMAGES, labels) - masks(other, IMAGES, labels)).any()
+    assert len(traces) == 1
+
+
+def test_a_function_of_the_users_own_is_a_black_box(
+    deep_classifier_run, shapes_dir, tmp_path, monkeypatch
+):
+    """Trained, resumed, loaded; and its masker outlives it, for given labels."""
+    changed = {
+        "classifier__function": "tests.own_networks:darkness",
+        "classifier__network": "",
+        "classifier__init": "",
+        "encoder__network": "resnet10",
+        "encoder__width": 8,
+        "encoder__stem": "small_stride2",
+        "encoder__init": str(deep_classifier_run),
+        "data__batch_size": 8,
+    }
+    config = black_box_config(shapes_dir, "", **changed)
+    train.train(config, tmp_path)
+    masker = load_masker(tmp_path)
+    np.testing.assert_allclose(
+        masker.classifier(IMAGES), own_networks.darkness(IMAGES / np.float32(255))
+    )
+    masks = saliency_fn(masker, IMAGES)
+    config = black_box_config(shapes_dir, "", **changed)
+    train.train(config, tmp_path)  # there is nothing left to do
+
+    predicted = np.argmax(masker.classifier(IMAGES), axis=-1)
+    path = tmp_path / "config.json"
+    filed = json.loads(path.read_text())
+    filed["classifier"]["function"] = "no_such_module:logits"
+    path.write_text(json.dumps(filed))
+    masker = load_masker(tmp_path)
+    assert masker.classifier is None
+    np.testing.assert_allclose(saliency_fn(masker, IMAGES, predicted), masks, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classifier__init": ""}, "the stage black_box starts from a trained"),
+        (
+            {"encoder__network": "resnet50"},
+            "config.encoder.init is empty: name pretrained weights of resnet50",
+        ),
+        (
+            {"encoder__network": "resnet50", "encoder__init": "nowhere.pth"},
+            "config.encoder.init nowhere.pth does not exist",
+        ),
+        (
+            {"classifier__function": "tests.own_networks:darkness"},
+            "config.encoder.network is empty, and a function has no maps",
+        ),
+        ({"classifier__function": "nowhere:logits"}, "no module 'nowhere'"),
+        (
+            {
+                "classifier__function": "tests.own_networks:brightness_alone",
+                "encoder__network": "resnet10",
+            },
+            "gives 2 logits, shapes/32x32 has 10 classes",
+        ),
+        ({"black_box__variant": "mine"}, "unknown variant 'mine'"),
+        ({"removal__removal": "mine"}, "unknown removal 'mine'"),
+        ({"masker__upsampling": "mine"}, "masker.upsampling = 'mine'"),
+        ({"decoder__fake_probability": 1.5}, "fake_probability = 1.5"),
+        ({"decoder__batch_size": 6}, "batch_size"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(
+    deep_classifier_run, shapes_dir, tmp_path, changed, message
+):
+    config = black_box_config(shapes_dir, deep_classifier_run)
+    config.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changed.items()}
+    )
+    with pytest.raises(InputError, match=message):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_encoders_run_may_have_other_classes_but_not_another_network(
+    deep_classifier_run, shapes_dir, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(deep_classifier_run, other)
+    encoder = {"encoder__network": "resnet18", "encoder__init": str(other)}
+    config = black_box_config(shapes_dir, deep_classifier_run, **encoder)
+    with pytest.raises(InputError, match="has classifier.network = 'resnet10'|encoder"):
+        train.train(config, tmp_path / "run")
+
+
+def test_a_classifier_in_the_users_file_is_a_black_box():
+    from saliency_jax.models.black_box import own_black_box
+
+    assert isinstance(own_black_box("tests.own_networks:darkness"), Classifier)
+    given = own_networks.DARKNESS
+    assert own_black_box("tests.own_networks:DARKNESS") is given
