@@ -9,12 +9,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import casm_imagenet, casm_shapes, classifier_imagenet
-from saliency_jax.data.sources import PREPARED_HERE
+from saliency_jax.data.sources import PREPARED_BY_TFDS, PREPARED_HERE
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from saliency_jax.objectives import casm
-from saliency_jax.training import run_folder
+from saliency_jax.training import black_box_stage, encoder, run_folder
 from saliency_jax.training.casm_stage import casm_options
 from saliency_jax.training.optim import create_optimiser
 
@@ -37,7 +37,7 @@ def config_of(stage, experiment, arg):
 
 def check_usable(config, classes):
     """What `train.py` does with a config before it needs data."""
-    assert config.data.name in PREPARED_HERE
+    assert config.data.name in (*PREPARED_HERE, *PREPARED_BY_TFDS)
     assert config.total_steps > 0
     run_folder.resolve(config, classes)
     classifier = create.create_classifier(config.classifier)
@@ -67,7 +67,7 @@ def test_casm(experiment, arg):
     check_usable(config, 10)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", (*EXPERIMENTS, "cifar10"))
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_classifier(experiment, arg):
     config = config_of("classifier", experiment, arg)
@@ -108,6 +108,73 @@ def test_the_laptops_form_of_imagenet(arg):
     assert config.casm.area_factor == (1.0 if "F" in arg else 0.5)
     assert config.total_steps < 1000 and config.classifier.network == "mobilenet_v2"
     check_usable(config, 1000)
+
+
+@pytest.mark.parametrize("experiment", (*EXPERIMENTS, "cifar10"))
+@pytest.mark.parametrize("arg", ["", "paper", "smoke", "smoke,paper"])
+def test_black_box(experiment, arg):
+    config = config_of("black_box", experiment, arg)
+    assert (config.black_box.variant == "paper") == ("paper" in arg)
+    assert config.removal.blur_sigma == (10.0 if "paper" in arg else 11.0)
+    assert (config.selector.steps + config.decoder.steps <= 10) == ("smoke" in arg)
+    run_folder.resolve(config, 10)
+    assert config.total_steps == config.selector.steps + config.decoder.steps
+    if config.encoder.network:
+        config.encoder.mean, config.encoder.std = IMAGENET_MEAN, IMAGENET_STD
+    else:
+        encoder.resolve_encoder(config, Path("nowhere"))
+        assert config.encoder.network == config.classifier.network
+    black_box_stage.create_stage(config)
+
+
+@pytest.mark.parametrize("experiment", (*EXPERIMENTS, "cifar10"))
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_a_black_box_is_a_classifier_of_the_same_experiment(experiment, arg):
+    one = config_of("classifier", experiment, arg)
+    other = config_of("black_box", experiment, arg)
+    for name in ("network", "width", "stem"):
+        assert one.classifier[name] == other.classifier[name]
+    for name in ("name", "image_size", "mean", "std"):
+        assert one.data[name] == other.data[name]
+
+
+def test_the_published_black_box_run():
+    config = config_of("black_box", "imagenet", "")
+    phases = [
+        (phase.steps, phase.batch_size, phase.fake_probability)
+        for phase in (config.selector, config.decoder)
+    ]
+    assert phases == [(8500, 128, 0.5), (3000, 64, 0.3)]
+    rate = create_optimiser(config.selector.optimiser, 8500).learning_rate
+    for step, expected in ((3999, 1e-3), (4000, 1e-4), (8000, 1e-5)):
+        assert float(rate(step)) == pytest.approx(expected)
+    rate = create_optimiser(config.decoder.optimiser, 3000).learning_rate
+    assert float(rate(2999)) == pytest.approx(1e-3)
+    assert config.black_box.to_dict() == {
+        "variant": "author",
+        "output": "softmax",
+        "fake": "inverted",
+        "area_weight": 8.0,
+        "area_power": 0.3,
+        "smoothness_weight": 0.005,
+        "border_weight": 0.3,
+        "preserver_weight": 0.3,
+        "destroyer_weight": 1.0,
+        "destroyer_power": 0.3,
+        "strong_margin": 5.0,
+        "weak_margin": 1.0,
+    }
+    assert config.encoder.network == "resnet50" and config.masker.confidence == 6.0
+    with pytest.raises(InputError, match="expected one of"):
+        config_of("black_box", "imagenet", "L100")
+    with pytest.raises(InputError, match="are both a variant"):
+        config_of("black_box", "imagenet", "paper,author")
+
+
+def test_the_black_box_on_a_laptop():
+    config = config_of("black_box", "imagenet", "mini")
+    assert config.classifier.network == "mobilenet_v2" and not config.encoder.network
+    assert config.masker.selector_init == "classifier" and config.selector.steps == 0
 
 
 @pytest.mark.parametrize("stage", ["classifier", "casm"])
