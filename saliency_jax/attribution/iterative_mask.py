@@ -109,6 +109,8 @@ def iterative_masks(
     images = jnp.asarray(images)
     if targets is not None:
         targets = _checked(targets, classifier, images)
+    if batch_size is not None and batch_size >= len(images):
+        batch_size = None  # the same program
     return _jitted(classifier, images, targets, key, options, batch_size)
 
 
@@ -148,7 +150,7 @@ def _jitted(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
     inputs = (images, targets, keys)
     optimise = lambda inputs: _optimised(classifier, *inputs, options)
-    if batch_size is None or batch_size >= count:
+    if batch_size is None:
         return optimise(inputs)
     batches = -(-count // batch_size)
     # Copies of the last image fill the last batch.

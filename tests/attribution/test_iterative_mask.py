@@ -111,7 +111,7 @@ def test_masks_do_not_depend_on_the_size_of_the_batches(images):
         iterative_masks(
             classifier, images, targets, key=KEY, options=FEW, batch_size=size
         )
-        for size in (None, 1, 2, 3, 7)
+        for size in (None, 2, 7)
     ]
     for others in masks[1:]:
         np.testing.assert_allclose(others, masks[0], atol=1e-5)
