@@ -1,0 +1,1 @@
+"""Saliency of any classifier in JAX, without training a network for it."""
