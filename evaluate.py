@@ -1,11 +1,13 @@
-r"""Evaluates a trained run: localisation by CASM's rules, mask statistics, pictures.
+r"""Evaluates a run that trained a masker: localisation, saliency metric, pictures.
 
     python evaluate.py --workdir runs/casm_shapes
+    python evaluate.py --workdir runs/casm_shapes --beside runs/black_box_shapes
     python evaluate.py --workdir runs/casm_shapes --judges runs/other,runs/another
 
 Prints a table and writes it, with everything needed to believe it, to `results.json`
-in `--out`, beside grids of pictures. The naive baselines stand in the same table,
-measured on the same images with the run's own classifier. Other classifiers judge the
+in `--out`, beside grids of pictures. Further runs and the naive baselines stand in the
+same table, measured on the same images; the baselines with the run's own classifier. A
+masker that explains a class is asked for the true one. Other classifiers judge the
 masks: what they answer to the image, to what a mask keeps, to what it leaves.
 """
 
@@ -21,50 +23,28 @@ from absl import flags
 
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.evaluation.classes import check_classes
-from saliency_jax.evaluation.judges import Judge, load_judges, origins
-from saliency_jax.evaluation.judging import Judged, judge_masks, tabulate
-from saliency_jax.evaluation.scoring import Outcome, score_masks
+from saliency_jax.evaluation import judging, rules, table
+from saliency_jax.evaluation.classes import check_classes, training_classes
+from saliency_jax.evaluation.judges import Judge, load_judge, load_judges, origins
+from saliency_jax.evaluation.runs import Run, load_beside, load_run
 from saliency_jax.evaluation.showing import Shown, choose, show
-from saliency_jax.metrics import rows
-from saliency_jax.metrics.intervals import wilson_interval
 from saliency_jax.metrics.localisation import VARIANTS, binarise, predicted_boxes
 from saliency_jax.report.figures import localisation_grid, save_png
-from saliency_jax.report.results import describe, describe_judges, write_results
-from saliency_jax.run_config import read_run_config
-from saliency_jax.saliency import Masker, load_masker
+from saliency_jax.report.results import (
+    ROW_NAMES,
+    describe,
+    describe_judges,
+    write_results,
+)
 from saliency_jax.training import run_folder
-from saliency_jax.training.checkpoints import saved_steps
 
 GRIDS = 4
 COLUMNS = 7
 
-BINARISED = {
-    "author": "mask binarised at the quantile of its mean; box of the largest "
-    "4-connected component; ",
-    "follow_up": "mask binarised at its mean; box of the largest 4-connected component "
-    "less its last row and column; ",
-}
-RULE = (
-    "CASM's scorer: shorter side resized to the image size and centre crop; {binarised}"
-    "hit if intersection over union > 0.5 with any filed box, whose cropped-away part "
-    "counts as missed; om also needs the run's own classifier to be right; f1 on the "
-    "soft mask, best box of an image; f1a its mean over boxes; images without a box "
-    "left out; intervals of 95 %: Wilson's for shares, Student's t for means"
-)
-
-JUDGING_RULE = (
-    "masks binarised as above, rectangles as they are; removed pixels are the mean "
-    "colour of the run's data, or inpainted by Telea's method, radius 3; every image, "
-    "but under the ground-truth box those that have one; cross-entropy and entropy in "
-    "nats; of a run the classifier of its last checkpoint, shown the size that it was "
-    "trained at"
-)
-
 
 def define_flags() -> None:
     """Defines the flags; a program with flags of the same names may import the rest."""
-    flags.DEFINE_string("workdir", None, "Folder of a run of stage casm.")
+    flags.DEFINE_string("workdir", None, "Folder of a run of stage casm or black_box.")
     flags.DEFINE_string("data", None, "Data set; by default the run's own.")
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared data sets; by default the run's own."
@@ -81,17 +61,29 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("checkpoint", "last", "last, best, or a kept step.")
     flags.DEFINE_list(
+        "beside",
+        [],
+        "Further runs of either stage, comma-separated, whose last checkpoints get "
+        "rows of their own, each at its own image size.",
+    )
+    flags.DEFINE_list(
         "judges",
         [],
         "Classifiers that judge the masks, comma-separated: workdirs of runs (of stage "
-        "classifier, or of stage casm for its classifier), or NETWORK=WEIGHTS_FILE.",
+        "classifier, or of another for its classifier), or NETWORK=WEIGHTS_FILE.",
+    )
+    flags.DEFINE_string(
+        "crop_classifier",
+        None,
+        "Classifier that answers to the crops of the saliency metric, named as one of "
+        "--judges; by default the run's own.",
     )
     flags.DEFINE_enum(
         "variant",
         "author",
         VARIANTS,
-        "Rules of CASM's authors (binarised at a quantile), or of the follow-up's "
-        "(binarised at the mean).",
+        "Rules of CASM's authors (binarised at a quantile), of the follow-up's "
+        "(binarised at the mean), or for a real-time masker (binarised at one half).",
     )
 
 
@@ -110,7 +102,9 @@ def main(argv: Sequence[str]) -> None:
         batch_size=values.batch_size,
         limit=values.limit,
         checkpoint=values.checkpoint,
+        beside=values.beside,
         judges=values.judges,
+        crop_classifier=values.crop_classifier,
         variant=values.variant,
     )
 
@@ -125,13 +119,15 @@ def evaluate(
     batch_size: int | None = None,
     limit: int | None = None,
     checkpoint: str = "last",
+    beside: Sequence[str] = (),
     judges: Sequence[str] = (),
+    crop_classifier: str | None = None,
     variant: str = "author",
 ) -> None:
     """Evaluates a run, prints the table and writes it and the pictures.
 
     Args:
-      workdir: of a run of stage casm.
+      workdir: of a run of stage casm or black_box.
       data: name of the data set; the run's own if None.
       data_dir: folder of prepared data sets; the run's own if None.
       split: of the data set; "validation", or else "test", if None.
@@ -139,23 +135,30 @@ def evaluate(
       batch_size: images in a batch; the run's own if None.
       limit: evaluate only the first so many images.
       checkpoint: "last", "best", or the step of a kept one.
+      beside: workdirs of further runs, for rows of their own; each is shown the same
+        images at its own size.
       judges: classifiers that judge the masks, see `evaluation.judges.load_judges`.
+      crop_classifier: what answers to the crops of the saliency metric, as one of
+        `judges`; the run's own classifier if None.
       variant: of the rules, one of `metrics.localisation.VARIANTS`.
 
     Raises:
       InputError: if any of these does not exist or does not fit the others.
     """
-    workdir = Path(workdir)
-    out = workdir / "evaluation" if out is None else Path(out)
-    config = read_run_config(workdir)
-    masker, step = load(workdir, checkpoint)
-    data = data or config["data"]["name"]
-    data_dir = data_dir or config["data"]["data_dir"]
+    run = load_run(workdir, checkpoint)
+    config, stage, size = run.config, run.stage, run.image_size
+    out = run.workdir / "evaluation" if out is None else Path(out)
+    trained_on, filed_dir = config["data"]["name"], config["data"]["data_dir"]
+    data = data or trained_on
+    data_dir = data_dir or filed_dir
     split = split or sources.evaluation_split(data, data_dir)
     source = sources.open_source(data, data_dir, split)
-    check_classes(workdir, config, source)
-    size = config["data"]["image_size"]
+    check_classes(run.workdir, config, source)
+    runs = {stage: run, **load_beside(beside, source, ROW_NAMES)}
     loaded = load_judges(judges, source, size)
+    crop_judge = Judge(run.workdir, run.masker.classifier, size, run.step)
+    if crop_classifier:
+        crop_judge = load_judge(crop_classifier, source, size)
     make_writable(out)
 
     batch_size = batch_size or config["data"]["batch_size"]
@@ -164,96 +167,93 @@ def evaluate(
         pipeline.eval_batches,
         source,
         batch_size=batch_size,
-        image_size=size,
         num_threads=config["data"]["num_threads"],
         limit=count,
     )
-    outcome = score_masks(masker, batches(), count, batch_size, variant=variant)
-    chosen = choose(outcome.measured["casm"].scores, GRIDS * COLUMNS, COLUMNS)
-    names, mean = source.class_names, masker.classifier.mean
+    measurements = table.measure(
+        runs, crop_judge, batches, count, batch_size, variant=variant
+    )
+    own = measurements.outcomes[stage]
+    known = training_classes(config, data_dir if data == trained_on else filed_dir)
+    groups = table.groups(own.labels, known)
+    tables = {
+        name: table.tabulate(measurements, counted) for name, counted in groups.items()
+    }
+    scores = own.measured[stage].scores
+    chosen = choose(scores, GRIDS * COLUMNS, COLUMNS)
+    names, mean = source.class_names, run.masker.classifier.mean
     pictures = [
         path
-        for name, shown in show(masker, source, chosen, size).items()
+        for name, shown in show(run.masker, source, chosen, size).items()
         for path in draw(name, shown, names, mean, variant, out)
     ]
-
-    table = summarise(outcome)
-    scored = int(outcome.measured["casm"].scores.scored.sum())
     how = {
         **run_folder.environment(),
         "opencv": cv2.__version__,
-        "workdir": str(workdir),
-        "checkpoint": step,
-        "trained_on": config["data"]["name"],
-        "casm": config["casm"],
+        **describe_run(run),
         "data": source.name,
         "split": source.split,
         "images": count,
-        "images_without_box": count - scored,
-        "image_size": size,
+        "images_without_box": count - int(scores.scored.sum()),
+        "images_by_class": {name: int(group.sum()) for name, group in groups.items()},
+        "training_classes": None if known is None else int(known.sum()),
         "batch_size": batch_size,
         "variant": variant,
-        "rule": RULE.format(binarised=BINARISED[variant]),
+        "rule": rules.localisation(variant),
+        "saliency_metric_rule": rules.SALIENCY_METRIC,
+        "crop_classifier": {
+            "path": str(crop_judge.path),
+            "step": crop_judge.step,
+            "image_size": crop_judge.image_size,
+        },
+        "beside": {
+            name: describe_run(other) | measurements.outcomes[name].seconds
+            for name, other in runs.items()
+            if name != stage
+        },
         "pictures": [path.name for path in pictures],
-        **outcome.seconds,
+        **own.seconds,
+        "crop_seconds": measurements.crop_seconds,
     }
     judged = {}
     if loaded:
-        how["judging_rule"] = JUDGING_RULE
-        answers = judge_masks(
-            masker, loaded, batches(), count, batch_size, variant=variant
+        how["judging_rule"] = rules.JUDGING
+        answers = judging.judge_masks(
+            run.masker,
+            loaded,
+            batches(image_size=size),
+            count,
+            batch_size,
+            variant=variant,
+            row=stage,
         )
         how |= answers.seconds
-        judged = summarise_judges(loaded, answers, workdir, source.num_classes)
-    write_results(out / "results.json", table, judged, how)
-    print(describe(table, how))
+        judged = summarise_judges(loaded, answers, run.workdir, source.num_classes)
+    write_results(out / "results.json", tables, judged, how)
+    print(describe(tables, how))
     if judged:
         print(f"\n{describe_judges(judged, how)}")
     print("\n".join(map(str, [out / "results.json", *pictures])))
 
 
-def load(workdir: Path, checkpoint: str) -> tuple[Masker, int]:
-    """Loads the masker of a checkpoint and says of which step it is.
-
-    Raises:
-      InputError: when there is no such run or checkpoint.
-    """
-    if checkpoint in ("last", "best"):
-        steps = saved_steps(workdir, checkpoint)
-        if checkpoint == "last" and steps:
-            # By its number, for a run that goes on may save another meanwhile.
-            return load_masker(workdir, steps[-1]), steps[-1]
-        return load_masker(workdir, checkpoint), steps[-1]
-    if not checkpoint.isdecimal():
-        raise InputError(
-            f"--checkpoint={checkpoint}: expected last, best or the step of a kept "
-            "checkpoint"
-        )
-    return load_masker(workdir, int(checkpoint)), int(checkpoint)
-
-
-def summarise(outcome: Outcome) -> dict[str, rows.Row]:
-    """Returns the rows of the table; without any box there is CASM's alone."""
-    table = {}
-    for name, measured in outcome.measured.items():
-        if name == "casm" or measured.scores.scored.any():
-            table[name] = rows.summarise(measured, outcome.top_hits[:, 0])
-    for name, right in (
-        ("accuracy", outcome.top_hits[:, 0]),
-        ("top5_accuracy", outcome.top_hits.any(axis=1)),
-    ):
-        table["casm"][name] = float(right.mean())
-        interval = wilson_interval(int(right.sum()), len(right))
-        table["casm"][f"{name}_interval"] = interval
-    return table
+def describe_run(run: Run) -> dict[str, Any]:
+    """Returns of a run what `results.json` has of it."""
+    return {
+        "workdir": str(run.workdir),
+        "checkpoint": run.step,
+        "stage": run.stage,
+        "trained_on": run.config["data"]["name"],
+        run.stage: run.config[run.stage],
+        "image_size": run.image_size,
+    }
 
 
 def summarise_judges(
-    judges: Mapping[str, Judge], judged: Judged, workdir: Path, num_classes: int
+    judges: Mapping[str, Judge], judged: judging.Judged, workdir: Path, num_classes: int
 ) -> dict[str, Any]:
     """Returns of each judge what `results.json` has of it."""
     own = origins(workdir)
-    pictures = tabulate(judged, num_classes)
+    pictures = judging.tabulate(judged, num_classes)
     return {
         name: {
             "path": str(judge.path),

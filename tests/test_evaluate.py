@@ -1,21 +1,14 @@
 """evaluate.py on a few images in memory that tell their own masks and classes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import math
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import evaluate
-from configs import casm_shapes
 from saliency_jax.errors import InputError
-from saliency_jax.models import create
-from saliency_jax.training import run_folder
-from saliency_jax.training.checkpoints import Checkpoints
-from saliency_jax.training.state import NetState, TrainState
+from saliency_jax.evaluation import runs
 from tests.painted import SIZE, paint, painted_masker, source_of
 
 BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
@@ -35,29 +28,45 @@ RECORDS = [
 ]
 
 
-@pytest.fixture
-def painted_run(tmp_path, monkeypatch, masker):
-    """A folder that looks like a run on RECORDS."""
+def make_run(workdir, stage="casm", image_size=SIZE):
+    """Makes a folder that looks like a run on RECORDS."""
     config = {
-        "stage": "casm",
+        "stage": stage,
         "data": {
             "name": "painted",
             "class_names": [f"class {i}" for i in range(10)],
             "data_dir": "nowhere",
-            "image_size": SIZE,
+            "image_size": image_size,
             "batch_size": 2,
             "num_threads": 1,
         },
         "classifier": {"num_classes": 10},
-        "casm": {"thinning": "L100", "score": "entropy", "variant": "author"},
+        stage: {"thinning": "L100"},
     }
-    workdir = tmp_path / "run"
-    workdir.mkdir()
+    workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(evaluate, "load", lambda workdir, checkpoint: (masker, 7))
-    monkeypatch.setattr(
-        evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
-    )
+    return workdir
+
+
+def set_data(monkeypatch, records, trained_on=None):
+    """Lets every split be these images, but the training split perhaps others."""
+    trained_on = records if trained_on is None else trained_on
+
+    def open_source(name, data_dir, split):
+        return source_of(trained_on if split == "train" else records)
+
+    monkeypatch.setattr(evaluate.sources, "open_source", open_source)
+
+
+ALL_CLASSES = [paint(BOX, predicted=0, label=label, boxes=[]) for label in range(10)]
+
+
+@pytest.fixture
+def painted_run(tmp_path, monkeypatch, masker):
+    """A folder that looks like a run on RECORDS, trained on all classes."""
+    workdir = make_run(tmp_path / "run")
+    monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (masker, 7))
+    set_data(monkeypatch, RECORDS, ALL_CLASSES)
     monkeypatch.setattr(
         evaluate.sources, "evaluation_split", lambda *names: "validation"
     )
@@ -92,6 +101,19 @@ def test_figures_table_and_pictures(painted_run, capsys):
     # [2, 14) against a box of 64 pixels: 8 * 8 / 144 is a miss
     assert results["rows"]["center_box"]["le"] == 1
 
+    # areas of a quarter and once an eighth; p is e / (e + 9) or once 1 / (e + 9)
+    log_area = (3 * math.log(1 / 4) + math.log(1 / 8)) / 4
+    log_p = 3 / 4 - math.log(math.e + 9)
+    assert casm["sm_log_area"] == pytest.approx(log_area)
+    assert casm["sm_log_probability"] == pytest.approx(log_p)
+    assert casm["sm"] == pytest.approx(log_area - log_p)
+    assert casm["sm_accuracy"] == 3 / 4
+    assert whole["sm"] == pytest.approx(-log_p)
+    assert results["rows"]["center_box"]["sm_log_area"] == pytest.approx(
+        math.log(144 / 256)
+    )
+    assert truth["sm"] == pytest.approx(math.log(1 / 4) - log_p)
+
     how = results["how"]
     assert (how["images"], how["images_without_box"]) == (5, 1)
     assert (how["checkpoint"], how["data"], how["split"]) == (
@@ -99,7 +121,10 @@ def test_figures_table_and_pictures(painted_run, capsys):
         "painted",
         "validation",
     )
-    assert how["casm"]["thinning"] == "L100"
+    assert how["stage"] == "casm" and how["casm"] == {"thinning": "L100"}
+    assert how["crop_classifier"]["path"] == str(painted_run)
+    assert how["training_classes"] == 10 and how["images_by_class"] == {"rows": 5}
+    assert results.keys() == {"rows", "judges", "how"} and how["beside"] == {}
     assert how["pictures"] == ["grid_0.png", "best_0.png", "worst_0.png"]
     assert how["network_seconds"] > 0 and how["metric_seconds"] > 0
 
@@ -121,9 +146,7 @@ def test_figures_do_not_depend_on_the_batch_size(painted_run, tmp_path):
 def test_the_follow_ups_box_misses_what_the_authors_hits(painted_run, monkeypatch):
     # five of the box's eight rows; less a row and a column, 28 of 64 pixels
     records = [paint([2, 4, 10, 9], predicted=3, label=3, boxes=[BOX])]
-    monkeypatch.setattr(
-        evaluate.sources, "open_source", lambda *names: source_of(records)
-    )
+    set_data(monkeypatch, records)
     errors = {}
     for variant in ("author", "follow_up"):
         evaluate.evaluate(painted_run, variant=variant)
@@ -132,6 +155,153 @@ def test_the_follow_ups_box_misses_what_the_authors_hits(painted_run, monkeypatc
         errors[variant] = results["rows"]["casm"]["le"]
     assert errors == {"author": 0, "follow_up": 1}
     assert "less its last row and column" in results["how"]["rule"]
+
+
+def test_real_times_box_spans_every_kept_pixel(painted_run, monkeypatch):
+    # half of the box: a hit at last; with a pixel far away: a miss
+    half = paint([2, 4, 10, 8], predicted=3, label=3, boxes=[BOX])
+    apart = paint([2, 4, 10, 12], predicted=3, label=3, boxes=[BOX], also=(15, 0))
+    set_data(monkeypatch, [half, apart])
+    hits = {}
+    for variant in ("author", "real_time"):
+        evaluate.evaluate(painted_run, variant=variant, limit=2)
+        results = results_of(painted_run / "evaluation")
+        hits[variant] = results["rows"]["casm"]["le"], results["how"]["rule"]
+    assert hits["author"][0] == hits["real_time"][0] == 1 / 2
+    evaluate.evaluate(painted_run, variant="real_time", limit=1)
+    results = results_of(painted_run / "evaluation")
+    assert results["rows"]["casm"]["le"] == 0
+    assert "one half" in hits["real_time"][1] and ">= 0.5" in hits["real_time"][1]
+    assert ">= 0.5" not in hits["author"][1]
+
+
+def test_a_run_of_another_stage_has_its_own_row(tmp_path, painted_run, capsys):
+    black_box = make_run(tmp_path / "other", "black_box")
+    evaluate.evaluate(black_box)
+    results = results_of(black_box / "evaluation")
+    evaluate.evaluate(painted_run)
+    rows = results_of(painted_run / "evaluation")["rows"]
+    assert results["rows"]["black_box"] == rows["casm"]
+    assert results["how"]["stage"] == "black_box" and "casm" not in str(results)
+    assert "black-box masker" in capsys.readouterr().out
+
+
+def test_runs_beside_have_rows_of_their_own_size(tmp_path, painted_run, capsys):
+    casm = make_run(tmp_path / "casm", "black_box")
+    double = make_run(tmp_path / "double", image_size=2 * SIZE)
+    first = make_run(tmp_path / "a" / "same")
+    second = make_run(tmp_path / "b" / "same")
+    beside = [casm, double, first, second]
+    evaluate.evaluate(painted_run, beside=[str(run) for run in beside])
+    results = results_of(painted_run / "evaluation")
+    rows, others = results["rows"], results["how"]["beside"]
+    # "casm" is the name of a row, and two folders have one name
+    names = [str(casm), "double", str(first), str(second)]
+    baselines = ["whole_image", "center_box", "ground_truth_box"]
+    assert list(rows) == ["casm", *names, *baselines] and list(others) == names
+    for name in (names[0], *names[2:]):
+        assert rows[name] == rows["casm"]
+    assert [other["stage"] for other in others.values()] == ["black_box", *3 * ["casm"]]
+    assert others["double"]["image_size"] == 2 * SIZE
+    assert others["double"]["network_seconds"] > 0
+    # half of the box is still a miss, and a quarter of the image a quarter
+    for figure in ("le", "om", "accuracy", "sm_accuracy"):
+        assert rows["double"][figure] == rows["casm"][figure]
+    for figure in ("sm", "mask_mean"):
+        assert rows["double"][figure] == pytest.approx(rows["casm"][figure], rel=0.05)
+    assert rows["double"]["mask_entropy"] > 0  # the painted edge is soft there
+    assert "classifier of double: top-1 accuracy" in capsys.readouterr().out
+
+
+def test_what_cannot_stand_beside_is_named(tmp_path, painted_run):
+    def message(*beside):
+        with pytest.raises(InputError) as caught:
+            evaluate.evaluate(painted_run, beside=[str(run) for run in beside])
+        assert not (painted_run / "evaluation").exists()
+        return str(caught.value)
+
+    other = make_run(tmp_path / "other")
+    assert "other is named twice" in message(other, other)
+    assert "nowhere is not a run" in message(tmp_path / "nowhere")
+    config = json.loads((other / "config.json").read_text())
+    config["data"]["class_names"].reverse()
+    (other / "config.json").write_text(json.dumps(config))
+    assert "class 0 is 'class 9' there" in message(other)
+
+
+def test_a_masker_whose_black_box_is_gone_is_refused(painted_run, monkeypatch, masker):
+    alone = masker.replace(classifier=None)
+    monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (alone, 7))
+    with pytest.raises(InputError, match="run has no classifier at hand"):
+        evaluate.evaluate(painted_run)
+
+
+def test_seen_and_unseen_classes_apart(painted_run, monkeypatch, capsys):
+    set_data(monkeypatch, RECORDS, [ALL_CLASSES[1], ALL_CLASSES[8]])
+    evaluate.evaluate(painted_run)
+    results = results_of(painted_run / "evaluation")
+    assert results["how"]["training_classes"] == 2
+    counts = {"rows": 5, "seen": 2, "unseen": 3}
+    assert results["how"]["images_by_class"] == counts
+    seen, unseen = results["seen"], results["unseen"]
+    # the fourth image and the fifth, which has no box; the first three
+    assert seen["casm"]["le"] == 0 and unseen["casm"]["le"] == pytest.approx(1 / 3)
+    assert seen["casm"]["accuracy"] == 1
+    assert unseen["casm"]["accuracy"] == pytest.approx(2 / 3)
+    assert unseen["casm"]["om"] == pytest.approx(2 / 3)
+    assert unseen["ground_truth_box"]["om"] == pytest.approx(1 / 3)
+    assert unseen["casm"]["sm_accuracy"] == pytest.approx(2 / 3)
+    assert results["rows"]["casm"]["le"] == 1 / 4
+    printed = capsys.readouterr().out
+    assert "2 images of the 2 classes that the run's training data" in printed
+    assert "3 images of none of the 2 classes" in printed
+
+    set_data(monkeypatch, RECORDS, [ALL_CLASSES[8]])
+    evaluate.evaluate(painted_run)
+    results = results_of(painted_run / "evaluation")
+    assert "seen" not in results and results["unseen"] == results["rows"]
+    assert "1 class that the run's training data have: all" in capsys.readouterr().out
+
+
+def test_training_data_that_are_gone_tell_nothing(painted_run, monkeypatch):
+    def open_source(name, data_dir, split):
+        if split == "train":
+            raise InputError("it is not there")
+        return source_of(RECORDS)
+
+    monkeypatch.setattr(evaluate.sources, "open_source", open_source)
+    evaluate.evaluate(painted_run)
+    results = results_of(painted_run / "evaluation")
+    assert results["how"]["training_classes"] is None
+    assert results.keys() == {"rows", "judges", "how"}
+
+
+def test_another_classifier_answers_to_the_crops(painted_run, classifier_run, tmp_path):
+    config = json.loads((classifier_run / "config.json").read_text())
+    names = config["data"]["class_names"]
+    assert len(names) == 10
+    own = json.loads((painted_run / "config.json").read_text())
+    own["data"]["class_names"] = names
+    (painted_run / "config.json").write_text(json.dumps(own))
+    source = source_of(RECORDS, tuple(names))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.sources, "open_source", lambda *names: source)
+        for crops, out in ((None, "own"), (str(classifier_run), "other")):
+            evaluate.evaluate(painted_run, crop_classifier=crops, out=tmp_path / out)
+        with pytest.raises(InputError, match="judge nowhere does not exist"):
+            evaluate.evaluate(painted_run, crop_classifier="nowhere")
+    own, other = results_of(tmp_path / "own"), results_of(tmp_path / "other")
+    assert other["how"]["crop_classifier"] == {
+        "path": str(classifier_run),
+        "step": config["total_steps"],
+        "image_size": 32,
+    }
+    for row, figures in own["rows"].items():
+        changed = {
+            name for name in figures if figures[name] != other["rows"][row][name]
+        }
+        assert "sm" in changed and all(name.startswith("sm") for name in changed)
+        assert "sm_log_area" not in changed
 
 
 def test_limit_takes_the_first_images(painted_run):
@@ -154,7 +324,7 @@ def test_data_without_boxes_gives_accuracy_and_masks_only(painted_run, monkeypat
 
 def test_diverged_masks_are_refused(painted_run, monkeypatch, masker):
     diverged = masker.replace(variables=jnp.array(jnp.nan))
-    monkeypatch.setattr(evaluate, "load", lambda *names: (diverged, 7))
+    monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (diverged, 7))
     with pytest.raises(InputError, match="not finite"):
         evaluate.evaluate(painted_run)
 
@@ -176,78 +346,3 @@ def test_a_file_in_the_way_of_the_folder_is_named(painted_run, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="taken cannot be written .*--out"):
         evaluate.evaluate(painted_run, out=tmp_path / "taken")
-
-
-@pytest.fixture(scope="module")
-def saved_run(tmp_path_factory):
-    """A real run's folder at step 0, with random networks, as `best` alone."""
-    workdir = tmp_path_factory.mktemp("runs") / "casm"
-    config = casm_shapes.get_config("smoke")
-    run_folder.resolve(config, 10)
-    config.data.class_names = tuple(f"class {i}" for i in range(10))
-    run_folder.prepare(workdir, config)
-    options = config.to_dict()
-    classifier = create.create_classifier(options["classifier"])
-    masker = create.create_masker(options["masker"], classifier)
-    networks = create.init_networks(
-        classifier, masker, jax.random.key(0), config.data.image_size
-    )
-
-    def net(name):
-        return NetState(networks[name]["params"], networks[name]["batch_stats"], ())
-
-    state = TrainState(jnp.zeros((), jnp.int32), net("classifier"), net("masker"))
-    with Checkpoints(workdir, keep_last=1) as checkpoints:
-        checkpoints.save_best(state, 0.5)
-    return workdir
-
-
-def test_real_networks_from_a_checkpoint(saved_run, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
-    )
-    evaluate.evaluate(saved_run, checkpoint="best", split="validation", out=tmp_path)
-    results = results_of(tmp_path)
-    assert results["how"]["checkpoint"] == 0
-    assert results["how"]["image_size"] == 32
-    assert 0 < results["rows"]["casm"]["mask_mean"] < 1
-
-
-def test_wrong_checkpoints_and_data_are_named(saved_run, tmp_path):
-    for checkpoint, message in (
-        ("last", "no 'last' checkpoint"),
-        ("12", "checkpoint"),
-        ("newest", "--checkpoint=newest: expected last, best or the step"),
-    ):
-        with pytest.raises(InputError, match=message):
-            evaluate.evaluate(saved_run, checkpoint=checkpoint)
-    with pytest.raises(InputError, match="unknown data set 'shape'"):
-        evaluate.evaluate(saved_run, checkpoint="best", data="shape")
-    with pytest.raises(InputError, match="is not a run"):
-        evaluate.evaluate(tmp_path)
-
-
-def test_classifier_run_is_told_to_train_casm(tmp_path):
-    (tmp_path / "config.json").write_text(
-        json.dumps({"stage": "classifier", "data": {}, "classifier": {}})
-    )
-    with pytest.raises(InputError, match="has no masker: train one"):
-        evaluate.evaluate(tmp_path)
-
-
-def test_stray_arguments_are_refused():
-    with pytest.raises(InputError, match="unexpected argument 'runs/casm'"):
-        evaluate.main(["evaluate.py", "runs/casm"])
-
-
-def test_command_prints_one_line_and_exits_with_2(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "evaluate.py", f"--workdir={tmp_path / 'missing'}"],
-        cwd=Path(evaluate.__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "missing" in done.stderr

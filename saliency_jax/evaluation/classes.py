@@ -1,8 +1,12 @@
-"""Whether a run's classifier and the data mean the same by a class."""
+"""Which classes a run knows, and whether the data mean the same by them."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
+from saliency_jax.data import sources
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 
@@ -34,3 +38,29 @@ def check_classes(workdir: Path, config: dict[str, Any], source: Source) -> None
         f"{difference}: its accuracy would mean nothing; use data and runs of the same "
         "classes in the same order"
     )
+
+
+def training_classes(
+    config: dict[str, Any], data_dir: str
+) -> Bool[np.ndarray, "K"] | None:
+    """Returns which classes have an image in the training split of a run's data.
+
+    Reads labels only, at random and no more of them than it takes to meet every class.
+
+    Args:
+      config: of the run.
+      data_dir: the folder where its data set was prepared.
+
+    Returns:
+      None where the training split is not there (any more).
+    """
+    try:
+        source = sources.open_source(config["data"]["name"], data_dir, "train")
+    except InputError:
+        return None
+    present = np.zeros(source.num_classes, bool)
+    for position in np.random.default_rng(0).permutation(len(source)).tolist():
+        present[source[position]["label"]] = True
+        if present.all():
+            break
+    return present

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_classes
+from saliency_jax.evaluation.names import short_names
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import (
     create_backbone,
@@ -41,7 +42,7 @@ def load_judges(
     """Loads the judges that a user names.
 
     Args:
-      named: each the workdir of a run of either stage, or `NETWORK=FILE`, a network of
+      named: each the workdir of a run of any stage, or `NETWORK=FILE`, a network of
         `models.create.BACKBONES` and its weights.
       source: the data, whose classes the judges have to know. A weights file does not
         say which its classes are; only their number is checked.
@@ -56,14 +57,7 @@ def load_judges(
       InputError: when a judge does not exist, does not fit the data, or comes twice.
     """
     judges = [load_judge(name, source, image_size) for name in named]
-    short = [judge.path.resolve().name for judge in judges]
-    names = [
-        name if short.count(name) == 1 else str(judge.path)
-        for name, judge in zip(short, judges, strict=True)
-    ]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"judge {name} is named twice: name each judge once")
+    names = short_names([judge.path for judge in judges])
     return dict(zip(names, judges, strict=True))
 
 

@@ -67,6 +67,7 @@ def judge_masks(
     batch_size: int,
     *,
     variant: str,
+    row: str,
 ) -> Judged:
     """Shows all images and their edits to the judges.
 
@@ -74,12 +75,14 @@ def judge_masks(
     to the others.
 
     Args:
-      masker: whose masks are judged, beside the rectangles of `metrics.baselines`.
+      masker: whose masks are judged, beside the rectangles of `metrics.baselines`. One
+        that shows the evidence of a class is asked for the true one.
       judges: by name, at least one.
       batches: finite, in order; padding is ignored.
       count: how many images there are.
       batch_size: of each batch.
       variant: of the binarisation, one of `metrics.localisation.VARIANTS`.
+      row: the name of the masks' row.
 
     Raises:
       InputError: when a judge's answers are not finite.
@@ -102,12 +105,15 @@ def judge_masks(
         tqdm(total=count, disable=None, unit="image") as bar,
     ):
         for batch in batches:
-            masks = np.asarray(saliency_fn(masker, place(batch["image"])))
-            binary, valid = binary_masks(masks, batch, variant), batch["valid"]
+            labels, valid = place(batch["label"]), batch["valid"]
+            masks = np.asarray(saliency_fn(masker, place(batch["image"]), labels))
+            binary = binary_masks(masks, batch, variant, row)
             mean = masker.classifier.mean
             pictures = edited(batch["image"], binary, mean, place, threads, seconds)
-            parts.append(ask(judges, pictures, place(batch["label"]), valid))
-            areas.append({row: binary[row][valid].mean(axis=(1, 2)) for row in binary})
+            parts.append(ask(judges, pictures, labels, valid))
+            areas.append(
+                {of: kept[valid].mean(axis=(1, 2)) for of, kept in binary.items()}
+            )
             has_box.append(is_filed(batch["boxes_pixels"][valid]).any(axis=1))
             bar.update(int(valid.sum()))
     return Judged(
@@ -118,7 +124,7 @@ def judge_masks(
             }
             for picture in parts[0]
         },
-        {row: np.concatenate([part[row] for part in areas]) for row in areas[0]},
+        {of: np.concatenate([part[of] for part in areas]) for of in areas[0]},
         np.concatenate(has_box),
         {
             "judging_seconds": time.perf_counter() - start,
@@ -129,13 +135,13 @@ def judge_masks(
 
 
 def binary_masks(
-    masks: Float[np.ndarray, "B S S"], batch: Batch, variant: str
+    masks: Float[np.ndarray, "B S S"], batch: Batch, variant: str, row: str
 ) -> dict[str, Bool[np.ndarray, "B S S"]]:
     """The binary masks of a batch: of the masker and of the naive rectangles."""
     size = masks.shape[1]
     boxes = rectangles(batch["boxes_pixels"], batch["original_size"], size)
     drawn = {name: rectangle_masks(boxes[name], size) for name in boxes}
-    return {"casm": binarise(masks, variant), **drawn}
+    return {row: binarise(masks, variant), **drawn}
 
 
 def edited(
@@ -180,7 +186,7 @@ def edited(
 
 def ask(
     judges: Mapping[str, Judge],
-    pictures: Iterable[tuple[Picture, Float[Array, "B S S 3"]]],
+    pictures: Iterable[tuple[Picture, Images]],
     labels: Labels,
     valid: Bool[np.ndarray, "B"],
 ) -> Answered:
@@ -218,7 +224,7 @@ def answer(
 
     Args:
       classifier: other weights of one architecture do not recompile.
-      images: in [0, 1].
+      images: uint8, or floats in [0, 1].
       labels: the true classes.
       image_size: side in pixels to which the images are resized, bilinearly.
     """

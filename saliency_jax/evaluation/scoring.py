@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from saliency_jax.errors import InputError
@@ -25,10 +25,18 @@ BATCH_FIELDS = ("image", "label", "boxes_pixels", "original_size")
 
 
 class Outcome(NamedTuple):
-    """What a pass over the images gave."""
+    """What a pass over the images gave.
+
+    Attributes:
+      measured: of the masks' row and of the naive baselines.
+      top_hits: whether the n-th highest logit is the true class.
+      labels: the true classes.
+      seconds: what took how long.
+    """
 
     measured: dict[str, rows.Measured]
     top_hits: Bool[np.ndarray, "B R"]
+    labels: Int[np.ndarray, "B"]
     seconds: dict[str, float]
 
 
@@ -39,8 +47,11 @@ def score_masks(
     batch_size: int,
     *,
     variant: str,
+    row: str,
 ) -> Outcome:
     """Passes all images through the networks, and the masks through the metrics.
+
+    A masker that shows the evidence of a class is asked for the true one.
 
     Threads measure one batch while the device computes the next.
 
@@ -50,18 +61,19 @@ def score_masks(
       count: how many images there are.
       batch_size: of each batch.
       variant: of the rules, one of `metrics.localisation.VARIANTS`.
+      row: the name of the masks' row.
 
     Raises:
       InputError: when a mask is not finite.
     """
     mesh = sharding.evaluation_mesh(batch_size)
     masker = jax.device_put(masker, sharding.replicated(mesh))
-    predict = jax.jit(lambda masker, images: masker.predict(images))
+    predict = jax.jit(lambda masker, *asked: masker.predict(*asked))
 
     cv2.setNumThreads(1)  # the pool's threads are enough
     threads = os.cpu_count() or 1
     seconds = dict.fromkeys(("compile", "network", "wait"), 0.0)
-    compiled, hits, tasks = None, [], []
+    compiled, hits, labels, tasks = None, [], [], []
     start = time.perf_counter()
     with (
         ThreadPoolExecutor(threads) as pool,
@@ -69,12 +81,14 @@ def score_masks(
     ):
         pending: list[Future] = []
         for batch in batches:
-            images = jax.device_put(batch["image"], sharding.by_batch(mesh))
+            asked = jax.device_put(
+                (batch["image"], batch["label"]), sharding.by_batch(mesh)
+            )
             if compiled is None:
                 with timed(seconds, "compile"):
-                    compiled = predict.lower(masker, images).compile()
+                    compiled = predict.lower(masker, *asked).compile()
             with timed(seconds, "network"):
-                masks, logits = jax.device_get(compiled(masker, images))
+                masks, logits = jax.device_get(compiled(masker, *asked))
 
             valid = np.asarray(batch["valid"])
             batch = {name: np.asarray(batch[name])[valid] for name in BATCH_FIELDS}
@@ -94,17 +108,20 @@ def score_masks(
                     batch["boxes_pixels"][part : part + IMAGES_PER_TASK],
                     batch["original_size"][part : part + IMAGES_PER_TASK],
                     variant,
+                    row,
                 )
                 for part in range(0, len(masks), IMAGES_PER_TASK)
             ]
             tasks += pending
             hits.append(top_hits(logits, batch["label"]))
+            labels.append(batch["label"])
             bar.update(len(masks))
         parts = [task.result() for task in tasks]
     names = parts[0][0].keys()
     return Outcome(
         {name: rows.join([measured[name] for measured, _ in parts]) for name in names},
         np.concatenate(hits),
+        np.concatenate(labels),
         {
             "network_seconds": seconds["network"],
             "metric_seconds": sum(busy for _, busy in parts),

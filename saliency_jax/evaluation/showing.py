@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, Num
 
@@ -14,7 +13,7 @@ from saliency_jax.metrics.localisation import (
     boxes_after_resize_and_crop,
     is_filed,
 )
-from saliency_jax.saliency import Masker
+from saliency_jax.saliency import Masker, saliency_fn
 from saliency_jax.types import Batch
 
 
@@ -54,8 +53,10 @@ def choose(
 def show(
     masker: Masker, source: Source, chosen: Mapping[str, Sequence[int]], image_size: int
 ) -> dict[str, list[Shown]]:
-    """Masks the images of each group, for pictures of them."""
-    predict = jax.jit(lambda masker, images: masker.predict(images)[0])
+    """Masks the images of each group, for pictures of them.
+
+    A masker that shows the evidence of a class is asked for the true one.
+    """
 
     def batches(positions: Sequence[int]) -> Iterator[Batch]:
         # One by one: a single compilation for groups of any size.
@@ -64,7 +65,9 @@ def show(
 
     return {
         name: [
-            _shown(batch, np.asarray(predict(masker, batch["image"])))
+            _shown(
+                batch, np.asarray(saliency_fn(masker, batch["image"], batch["label"]))
+            )
             for batch in batches(positions)
         ]
         for name, positions in chosen.items()

@@ -22,6 +22,12 @@ model interpretability", arXiv 2010.09750: a mask is binarised at its mean, and 
 predicted box lacks the last row and the last column of its component, for that code
 stores them inclusively and reads them exclusively.
 
+The variant "real_time" is for maskers that draw the region themselves, after Dabkowski
+and Gal, "Real time image saliency for black box classifiers", arXiv 1705.07857: the
+predicted box is the tightest one around every kept pixel. That a pixel above one half
+is kept, and that an intersection over union of exactly one half is a hit, are rules of
+this scorer; their code has no scorer. The rest, F1 too, is as in the other two.
+
 Boxes "as filed" are `xmin, ymin, xmax, ymax` in pixels of the original image, and the
 scorer takes xmax and ymax as edges although ImageNet files the last pixel inside.
 Predicted boxes are `ymin, xmin, ymax, xmax` with half-open edges in pixels of the crop.
@@ -35,24 +41,35 @@ from jaxtyping import Bool, Float, Int, Num
 
 Box = tuple[int, int, int, int]
 
-VARIANTS = ("author", "follow_up")
+VARIANTS = ("author", "follow_up", "real_time")
 
 EPSILON = 1e-6  # the published scorer's, in the threshold's clamp and in F1
 
 
 class LocalisationScores(NamedTuple):
-    """Scores of each image of a batch; they mean nothing where `scored` is False."""
+    """Scores of each image of a batch.
+
+    scored: whether it has a box. The scores mean nothing where it has none.
+    hit: whether the predicted box finds one of them.
+    f1: the best box's.
+    f1a: the mean over the boxes.
+    predicted: the predicted box, also of images without one, as `ymin, xmin, ymax,
+      xmax` with half-open edges in pixels of the crop.
+    """
 
     scored: Bool[np.ndarray, "B"]
     hit: Bool[np.ndarray, "B"]
     f1: Float[np.ndarray, "B"]
     f1a: Float[np.ndarray, "B"]
+    predicted: Int[np.ndarray, "B 4"]
 
 
 def binarise(
     masks: Float[np.ndarray, "B H W"], variant: str = "author"
 ) -> Bool[np.ndarray, "B H W"]:
     """Makes masks in [0, 1] binary by the rule of one of `VARIANTS`."""
+    if variant == "real_time":
+        return masks > 0.5
     return binarise_mean(masks) if variant == "follow_up" else binarise_quantile(masks)
 
 
@@ -102,13 +119,23 @@ def largest_component_box(binary: Bool[np.ndarray, "H W"]) -> Box | None:
     return y, x, y + height, x + width
 
 
+def tight_box(binary: Bool[np.ndarray, "H W"]) -> Box | None:
+    """Returns the tightest box around all pixels, None without any."""
+    rows = np.flatnonzero(binary.any(axis=1))
+    columns = np.flatnonzero(binary.any(axis=0))
+    if not rows.size:
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
 def predicted_boxes(
     masks: Float[np.ndarray, "B H W"], variant: str = "author"
 ) -> Int[np.ndarray, "B 4"]:
     """Returns the box that each soft mask predicts; `0, 0, 0, 0` for an empty one."""
+    find_box = tight_box if variant == "real_time" else largest_component_box
     boxes = np.zeros((len(masks), 4), int)
     for index, binary in enumerate(binarise(masks, variant)):
-        box = largest_component_box(binary)
+        box = find_box(binary)
         if box is not None:
             boxes[index] = box
             boxes[index, 2:] -= variant == "follow_up"
@@ -150,14 +177,14 @@ def casm_scores(
     original_size: Int[np.ndarray, "B 2"],
     variant: str = "author",
 ) -> LocalisationScores:
-    """Scores soft masks by CASM's rules.
+    """Scores soft masks by CASM's rules, or by those of another variant.
 
     Args:
       masks: in [0, 1], 1 = salient; of images whose shorter side was resized to S and
         that were cropped at the centre.
       boxes_pixels: boxes as filed; rows of -1 are padding.
       original_size: (width, height) of the original images.
-      variant: of the binarisation and the predicted box, one of `VARIANTS`.
+      variant: of the binarisation, the predicted box and the hit, one of `VARIANTS`.
     """
     size = masks.shape[1]
     truth = boxes_after_resize_and_crop(boxes_pixels, original_size, size)
@@ -168,7 +195,8 @@ def casm_scores(
         left, top, right, bottom = visible[index, box]
         inside[index, box] = masks[index, top:bottom, left:right].sum(dtype=np.float64)
     total = masks.sum(axis=(1, 2), dtype=np.float64)
-    return _scores(predicted_boxes(masks, variant), inside, total, truth, filed, size)
+    predicted = predicted_boxes(masks, variant)
+    return _scores(predicted, inside, total, truth, filed, size, variant)
 
 
 def rectangle_scores(
@@ -176,6 +204,7 @@ def rectangle_scores(
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],
     size: int,
+    variant: str = "author",
 ) -> LocalisationScores:
     """Scores rectangles by CASM's rules, each as mask and predicted box at once.
 
@@ -187,11 +216,13 @@ def rectangle_scores(
       boxes_pixels: boxes as filed; rows of -1 are padding.
       original_size: (width, height) of the original images.
       size: side of the crop in pixels.
+      variant: of the hit, one of `VARIANTS`.
     """
     truth = boxes_after_resize_and_crop(boxes_pixels, original_size, size)
     inside = _intersections(rectangles, truth, size).astype(float)
     filed = is_filed(boxes_pixels)
-    return _scores(rectangles, inside, _areas(rectangles), truth, filed, size)
+    areas = _areas(rectangles)
+    return _scores(rectangles, inside, areas, truth, filed, size, variant)
 
 
 def is_filed(boxes_pixels: Int[np.ndarray, "*B N 4"]) -> Bool[np.ndarray, "*B N"]:
@@ -206,11 +237,15 @@ def _scores(
     truth: Int[np.ndarray, "B N 4"],
     filed: Bool[np.ndarray, "B N"],
     size: int,
+    variant: str,
 ) -> LocalisationScores:
     intersection = _intersections(predicted, truth, size)
     union = _areas(predicted)[:, None] + _areas(truth) - intersection
-    # In integers, so that exactly one half is a miss on every machine.
-    hit = (2 * intersection > union) & filed
+    # In integers, so that exactly one half is the same on every machine.
+    hit = 2 * intersection > union
+    if variant == "real_time":
+        hit |= (2 * intersection == union) & (union > 0)
+    hit &= filed
 
     precision = inside / (total[:, None] + EPSILON)
     recall = inside / np.maximum(_areas(truth), 1)
@@ -221,6 +256,7 @@ def _scores(
         hit=hit.any(axis=1),
         f1=f1.max(axis=1, initial=0.0),
         f1a=f1.sum(axis=1) / np.maximum(boxes, 1),
+        predicted=predicted,
     )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from saliency_jax.errors import InputError
-from saliency_jax.report.table import format_per_cent, format_table
+from saliency_jax.report.table import format_number, format_per_cent, format_table
 
 ROW_NAMES = {
     "image": "image",
     "casm": "CASM",
+    "black_box": "black-box masker",
     "whole_image": "whole image",
     "center_box": "centre box",
     "ground_truth_box": "ground-truth box",
@@ -22,6 +23,13 @@ MASK_NAMES = {
     "mask_entropy": "entropy %",
     "mask_total_variation": "total variation %",
 }
+SALIENCY_NAMES = {
+    "sm": "saliency metric",
+    "sm_log_area": "log area",
+    "sm_log_probability": "log p",
+    "sm_accuracy": "crop accuracy %",
+}
+IN_NATS = ("sm", "sm_log_area", "sm_log_probability")
 
 EDIT_NAMES = {
     "clean": "clean",
@@ -35,13 +43,14 @@ Judges = Mapping[str, Mapping[str, Any]]
 
 
 def write_results(
-    path: Path, rows: Rows, judges: Judges, how: Mapping[str, Any]
+    path: Path, tables: Mapping[str, Rows], judges: Judges, how: Mapping[str, Any]
 ) -> None:
-    """Writes `{"rows": rows, "judges": judges, "how": how}`, all of it or nothing.
+    """Writes `{"rows": ..., "judges": ..., "how": ...}`, all of it or nothing.
 
     Args:
       path: of the JSON file.
-      rows: of each row its figures, as fractions; `metrics.rows.summarise` names them.
+      tables: "rows" and, of some images only, "seen" and "unseen"; of each row its
+        figures, which `metrics.rows.summarise` names.
       judges: of each judge what `describe_judges` needs, and more.
       how: what made the figures: command, data, rule, versions, device, times.
 
@@ -50,7 +59,7 @@ def write_results(
     """
     partial = path.with_name(path.name + ".partial")
     text = json.dumps(
-        {"rows": rows, "judges": judges, "how": how}, indent=2, allow_nan=False
+        {**tables, "judges": judges, "how": how}, indent=2, allow_nan=False
     )
     try:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -59,37 +68,65 @@ def write_results(
         raise InputError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def describe(rows: Rows, how: Mapping[str, Any]) -> str:
-    """Returns the table in per cent, under what was evaluated and over the times."""
+def describe(tables: Mapping[str, Rows], how: Mapping[str, Any]) -> str:
+    """Returns the tables, under what was evaluated and over the times.
 
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        if name not in row:
-            return "-"
-        return format_per_cent(row[name], row.get(f"{name}_interval"))
-
-    def table(columns: Mapping[str, str]) -> str:
-        body = [
-            [ROW_NAMES[name], *(cell(row, key) for key in columns)]
-            for name, row in rows.items()
-        ]
-        return format_table(["", *columns.values()], body)
-
-    casm, without = rows["casm"], how["images_without_box"]
+    Args:
+      tables: as for `write_results`.
+      how: what made the figures.
+    """
+    crops, without = how["crop_classifier"], how["images_without_box"]
     what = (
         f"{how['workdir']}, checkpoint {how['checkpoint']}, on {how['images']} images "
         f"of {how['data']} {how['split']} at {how['image_size']} pixels"
     )
     if without:
         what += f"; {without} without a box are not in the table"
+    parts = [what, _describe_rows(tables["rows"])]
+    for name, title in (("seen", "of the"), ("unseen", "of none of the")):
+        if name in tables:
+            count, known = how["images_by_class"][name], how["training_classes"]
+            parts.append(
+                f"{count} images {title} {known} class{'es' * (known != 1)} that the "
+                "run's training data have"
+            )
+            if count < how["images"]:
+                parts.append(_describe_rows(tables[name]))
+            else:
+                parts[-1] += ": all of the above"
     notes = (
         "[low, high]: 95 % intervals\n"
-        f"classifier: top-1 accuracy {cell(casm, 'accuracy')} %, "
-        f"top-5 {cell(casm, 'top5_accuracy')} %\n"
+        f"crops answered by {crops['path']} at {crops['image_size']} pixels, "
+        f"in {how['crop_seconds']:.2f} s\n"
         f"network {how['network_seconds']:.2f} s, metrics {how['metric_seconds']:.2f} "
         f"processor s in {how['metric_threads']} threads beside it, compilation "
         f"{how['compile_seconds']:.1f} s, all together {how['wall_seconds']:.1f} s"
     )
-    return "\n\n".join((what, table(SCORE_NAMES), table(MASK_NAMES), notes))
+    return "\n\n".join((*parts, notes))
+
+
+def _describe_rows(rows: Rows) -> str:
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        if name not in row:
+            return "-"
+        form = format_number if name in IN_NATS else format_per_cent
+        return form(row[name], row.get(f"{name}_interval"))
+
+    def table(columns: Mapping[str, str]) -> str:
+        body = [
+            [ROW_NAMES.get(name, name), *(cell(row, key) for key in columns)]
+            for name, row in rows.items()
+        ]
+        return format_table(["", *columns.values()], body)
+
+    classifiers = [
+        f"classifier of {ROW_NAMES.get(name, name)}: top-1 accuracy "
+        f"{cell(row, 'accuracy')} %, top-5 {cell(row, 'top5_accuracy')} %"
+        for name, row in rows.items()
+        if "accuracy" in row
+    ]
+    tables = map(table, (SCORE_NAMES, MASK_NAMES, SALIENCY_NAMES))
+    return "\n\n".join((*tables, "\n".join(classifiers)))
 
 
 def describe_judges(judges: Judges, how: Mapping[str, Any]) -> str:

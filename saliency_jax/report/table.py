@@ -22,6 +22,14 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def format_number(value: float, interval: Sequence[float] | None = None) -> str:
+    """Returns a number with three decimals, `0.318 [0.301, 0.335]`."""
+    if interval is None:
+        return f"{value:.3f}"
+    low, high = interval
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def format_per_cent(value: float, interval: Sequence[float] | None = None) -> str:
     """Returns a fraction as per cent with one decimal, `30.1 [28.9, 31.4]`."""
     if interval is None:

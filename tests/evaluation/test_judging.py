@@ -12,7 +12,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.evaluation import judging
 from saliency_jax.evaluation.judges import Judge
 from saliency_jax.inpainting import inpaint_telea
-from saliency_jax.metrics.localisation import binarise_quantile
+from saliency_jax.metrics.localisation import VARIANTS, binarise_quantile
 from saliency_jax.models.classifier import Classifier
 from tests.painted import SIZE, paint, painted_masker, source_of
 
@@ -73,7 +73,7 @@ def judged(judges, records=RECORDS, batch_size=2, variant="author"):
         source_of(records), batch_size=batch_size, image_size=SIZE
     )
     return judging.judge_masks(
-        masker(), judges, batches, len(records), batch_size, variant=variant
+        masker(), judges, batches, len(records), batch_size, variant=variant, row="casm"
     )
 
 
@@ -89,7 +89,7 @@ def assert_answers(answers, logits, labels):
     )
 
 
-@pytest.mark.parametrize("variant", ["author", "follow_up"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_answers_by_hand(variant):
     # red inside the box, a quarter of the image, and 51/255 of blue everywhere
     record = paint(BOX, predicted=51, label=0, boxes=[BOX])
@@ -159,7 +159,7 @@ def test_agrees_with_one_image_at_a_time(pattern):
         "original_size": np.full((7, 2), SIZE, np.int32),
     }
     answers = judging.judge_masks(
-        masker(), {"pattern": pattern}, [batch], 7, 7, variant="author"
+        masker(), {"pattern": pattern}, [batch], 7, 7, variant="author", row="casm"
     ).answers
     for index, (image, label) in enumerate(zip(noisy, batch["label"], strict=True)):
         unit = image / 255

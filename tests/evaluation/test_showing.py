@@ -11,7 +11,7 @@ BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
 
 def scores_of(f1, scored):
     f1, scored = np.array(f1), np.array(scored)
-    return LocalisationScores(scored, f1 > 0.5, f1, f1)
+    return LocalisationScores(scored, f1 > 0.5, f1, f1, np.zeros((len(f1), 4), int))
 
 
 def test_best_and_worst_by_f1_without_those_that_have_no_box():

@@ -83,6 +83,8 @@ def brute_force(mask, boxes, width, height, variant):
     threshold = min(max(threshold, 1e-6), 1 - 1e-6)
     if variant == "follow_up":
         threshold = mean
+    if variant == "real_time":
+        threshold = 0.5
     kept = {(y, x) for y in range(size) for x in range(size) if mask[y][x] > threshold}
 
     components, left = [], set(kept)
@@ -102,6 +104,8 @@ def brute_force(mask, boxes, width, height, variant):
     predicted = set()
     if components:
         largest = max(components, key=len)  # the first of the largest
+        if variant == "real_time":
+            largest = kept
         ys, xs = [y for y, _ in largest], [x for _, x in largest]
         past = 0 if variant == "follow_up" else 1
         predicted = {
@@ -130,7 +134,9 @@ def brute_force(mask, boxes, width, height, variant):
             f1s.append(0.0)
             continue
         shared = len(predicted & truth)
-        hits.append(shared / (len(predicted) + area - shared) > 0.5)
+        union = len(predicted) + area - shared
+        exactly_half = variant == "real_time" and 2 * shared == union
+        hits.append(2 * shared > union or exactly_half)
         inside = sum(float(mask[y][x]) for y, x in truth)
         precision, recall = inside / (sum(values) + 1e-6), inside / area
         f1s.append(2 * precision * recall / (precision + recall + 1e-6))
@@ -145,7 +151,7 @@ def test_agrees_with_plain_loops(variant):
         size = int(rng.integers(6, 13))
         levels = int(rng.integers(2, 9))  # few levels: many ties
         mask = rng.integers(0, levels, (size, size)) / (levels - 1)
-        mask = (mask * rng.uniform(0, 0.5)).astype(np.float32)
+        mask = (mask * rng.uniform(0, 0.55)).astype(np.float32)
         top, left = rng.integers(0, size // 2, 2)
         mask[top : top + size // 2, left : left + size // 2] = 1.0
         width, height = (int(side) for side in rng.integers(size, 2 * size, 2))
@@ -222,6 +228,39 @@ def test_the_follow_ups_box_lacks_the_last_row_and_column():
     )
     assert author["hit"] and not follow_up["hit"]
     assert author["f1"] == follow_up["f1"]
+
+
+def test_real_time_keeps_what_is_above_one_half():
+    mask = np.array([[[0.0, 0.5, 0.51, 1.0]]], np.float32)
+    kept = localisation.binarise(mask, "real_time")
+    np.testing.assert_array_equal(kept, [[[False, False, True, True]]])
+
+
+def test_real_times_box_holds_every_kept_pixel():
+    mask = box_mask(16, 4, 2, 12, 10)
+    mask[1, 14] = 0.6
+    boxes = localisation.predicted_boxes(mask[None], "real_time")
+    np.testing.assert_array_equal(boxes, [[1, 2, 12, 15]])
+    np.testing.assert_array_equal(
+        localisation.predicted_boxes(mask[None]), [[4, 2, 12, 10]]
+    )
+    empty = localisation.predicted_boxes(np.full((1, 8, 8), 0.5), "real_time")
+    np.testing.assert_array_equal(empty, [[0, 0, 0, 0]])
+
+
+def test_exactly_one_half_is_a_hit_in_real_time_only():
+    half, box, size = box_mask(16, 4, 2, 8, 10), [[2, 4, 10, 12]], (16, 16)
+    less = box_mask(16, 4, 2, 8, 9)
+    for variant in localisation.VARIANTS:
+        expected = variant == "real_time"
+        assert score_one(half, box, size, variant)["hit"] == expected
+        assert not score_one(less, box, size, variant)["hit"]
+        directly = localisation.rectangle_scores(
+            np.array([[4, 2, 8, 10]]), np.array([box]), np.array([size]), 16, variant
+        )
+        assert directly.hit[0] == expected
+    nothing = score_one(np.zeros((16, 16)), [[3, 3, 3, 3]], size, "real_time")
+    assert not nothing["hit"]  # no union to have half of
 
 
 def test_components_touch_at_edges_not_at_corners():
@@ -321,3 +360,5 @@ def test_rectangles_score_as_their_masks():
     np.testing.assert_array_equal(directly.hit, from_masks.hit)
     np.testing.assert_allclose(directly.f1, from_masks.f1)
     np.testing.assert_allclose(directly.f1a, from_masks.f1a)
+    np.testing.assert_array_equal(directly.predicted, rectangles)
+    np.testing.assert_array_equal(from_masks.predicted, rectangles)
