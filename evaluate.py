@@ -20,26 +20,34 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import flags
+from jaxtyping import UInt8
 
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation import judging, rules, table
+from saliency_jax.evaluation.asking import (
+    Asked,
+    ask_for_classes,
+    measure_selectivity,
+)
 from saliency_jax.evaluation.classes import check_classes, training_classes
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges, origins
 from saliency_jax.evaluation.runs import Run, load_beside, load_run
 from saliency_jax.evaluation.showing import Shown, choose, show
 from saliency_jax.metrics.localisation import VARIANTS, binarise, predicted_boxes
-from saliency_jax.report.figures import localisation_grid, save_png
+from saliency_jax.report.figures import class_grid, localisation_grid, save_png
 from saliency_jax.report.results import (
     ROW_NAMES,
     describe,
     describe_judges,
+    describe_selectivity,
     write_results,
 )
 from saliency_jax.training import run_folder
 
 GRIDS = 4
 COLUMNS = 7
+ROWS, CLASSES = 8, 5  # of the picture of several classes
 
 
 def define_flags() -> None:
@@ -182,11 +190,24 @@ def evaluate(
     scores = own.measured[stage].scores
     chosen = choose(scores, GRIDS * COLUMNS, COLUMNS)
     names, mean = source.class_names, run.masker.classifier.mean
+    pairs = {}
+    if "other_mask" in next(batches(image_size=size)):
+        pairs = {
+            name: measure_selectivity(
+                other.masker, batches(image_size=other.image_size)
+            )
+            for name, other in runs.items()
+        }
     pictures = [
         path
         for name, shown in show(run.masker, source, chosen, size).items()
         for path in draw(name, shown, names, mean, variant, out)
     ]
+    if stage == "black_box":
+        first = chosen["grid"][:ROWS]
+        asked = ask_for_classes(run.masker, source, first, size, CLASSES)
+        pictures.append(out / "classes.png")
+        save_png(pictures[-1], draw_classes(asked, names, mean))
     how = {
         **run_folder.environment(),
         "opencv": cv2.__version__,
@@ -229,8 +250,10 @@ def evaluate(
         )
         how |= answers.seconds
         judged = summarise_judges(loaded, answers, run.workdir, source.num_classes)
-    write_results(out / "results.json", tables, judged, how)
+    write_results(out / "results.json", tables, judged, pairs, how)
     print(describe(tables, how))
+    if pairs:
+        print(f"\n{describe_selectivity(pairs)}")
     if judged:
         print(f"\n{describe_judges(judged, how)}")
     print("\n".join(map(str, [out / "results.json", *pictures])))
@@ -290,6 +313,24 @@ def draw(
         paths.append(out / f"{name}_{first // COLUMNS}.png")
         save_png(paths[-1], picture)
     return paths
+
+
+def draw_classes(
+    shown: Sequence[Asked], class_names: Sequence[str], mean: Sequence[float]
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """Draws what the masks of each image keep when asked for several classes."""
+    return class_grid(
+        [one.image for one in shown],
+        [one.masks for one in shown],
+        [
+            [
+                class_names[label] + " (true)" * (number == 0)
+                for number, label in enumerate(one.labels)
+            ]
+            for one in shown
+        ],
+        mean,
+    )
 
 
 def make_writable(out: Path) -> None:

@@ -91,6 +91,29 @@ def localisation_grid(
     return np.concatenate([_row_labels(body.shape[0]), body], axis=1)
 
 
+def class_grid(
+    images: Sequence[Num[np.ndarray, "H W 3"]],
+    masks: Sequence[Float[np.ndarray, "C H W"]],
+    captions: Sequence[Sequence[str]],
+    mean: Sequence[float],
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """Draws one row per image: the image, and what its mask for each class keeps.
+
+    Args:
+      images: RGB, `uint8` or float in [0, 1], all of one size.
+      masks: of each image as many as of the others, in [0, 1], 1 = salient.
+      captions: of each image what stands above its masks.
+      mean: the data set's mean colour in [0, 1], the fill of removed pixels.
+    """
+    rows = []
+    for image, of_image, names in zip(images, masks, captions, strict=True):
+        large = _enlarge_smoothly(_as_uint8(image[None])[0])
+        kept = [masked_pair(large, _enlarge(mask), mean)[0] for mask in of_image]
+        row = _join([large, *kept], axis=1)
+        rows.append(_with_header(row, ["image", *names]))
+    return _join(rows, axis=0)
+
+
 def masked_pair(
     image: UInt8[np.ndarray, "H W 3"],
     mask: Num[np.ndarray, "H W"] | Bool[np.ndarray, "H W"],

@@ -29,6 +29,12 @@ SALIENCY_NAMES = {
     "sm_log_probability": "log p",
     "sm_accuracy": "crop accuracy %",
 }
+SELECTIVITY_NAMES = {
+    "prefers": "greater mean on it %",
+    "selects": "> 1/2 of it and < 1/4 of the other %",
+    "mean_asked": "mean on it %",
+    "mean_other": "mean on the other %",
+}
 IN_NATS = ("sm", "sm_log_area", "sm_log_probability")
 
 EDIT_NAMES = {
@@ -43,7 +49,11 @@ Judges = Mapping[str, Mapping[str, Any]]
 
 
 def write_results(
-    path: Path, tables: Mapping[str, Rows], judges: Judges, how: Mapping[str, Any]
+    path: Path,
+    tables: Mapping[str, Rows],
+    judges: Judges,
+    selectivity: Rows,
+    how: Mapping[str, Any],
 ) -> None:
     """Writes `{"rows": ..., "judges": ..., "how": ...}`, all of it or nothing.
 
@@ -52,6 +62,8 @@ def write_results(
       tables: "rows" and, of some images only, "seen" and "unseen"; of each row its
         figures, which `metrics.rows.summarise` names.
       judges: of each judge what `describe_judges` needs, and more.
+      selectivity: of each run its figures, which `metrics.selectivity` names; empty
+        where images have no second object.
       how: what made the figures: command, data, rule, versions, device, times.
 
     Raises:
@@ -59,7 +71,9 @@ def write_results(
     """
     partial = path.with_name(path.name + ".partial")
     text = json.dumps(
-        {**tables, "judges": judges, "how": how}, indent=2, allow_nan=False
+        {**tables, "judges": judges, "selectivity": selectivity, "how": how},
+        indent=2,
+        allow_nan=False,
     )
     try:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -127,6 +141,23 @@ def _describe_rows(rows: Rows) -> str:
     ]
     tables = map(table, (SCORE_NAMES, MASK_NAMES, SALIENCY_NAMES))
     return "\n\n".join((*tables, "\n".join(classifiers)))
+
+
+def describe_selectivity(selectivity: Rows) -> str:
+    """Returns a table of how masks tell two objects of an image apart."""
+    body = [
+        [
+            ROW_NAMES.get(name, name),
+            *(
+                format_per_cent(row[key], row[f"{key}_interval"])
+                for key in SELECTIVITY_NAMES
+            ),
+        ]
+        for name, row in selectivity.items()
+        if "prefers" in row
+    ]
+    title = "asked for one of two objects"
+    return format_table([title, *SELECTIVITY_NAMES.values()], body)
 
 
 def describe_judges(judges: Judges, how: Mapping[str, Any]) -> str:
