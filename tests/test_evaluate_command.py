@@ -51,7 +51,7 @@ def test_real_networks_from_a_checkpoint(saved_run, monkeypatch, tmp_path):
         evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
     )
     evaluate.evaluate(saved_run, checkpoint="best", split="validation", out=tmp_path)
-    results = results_of(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
     assert results["how"]["checkpoint"] == 0
     assert results["how"]["image_size"] == 32
     assert 0 < results["rows"]["casm"]["mask_mean"] < 1
