@@ -32,7 +32,7 @@ from saliency_jax.evaluation.asking import (
 )
 from saliency_jax.evaluation.classes import check_classes, training_classes
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges, origins
-from saliency_jax.evaluation.runs import Run, load_beside, load_run
+from saliency_jax.evaluation.runs import Run, load_beside, load_run, with_confidence
 from saliency_jax.evaluation.showing import Shown, choose, show
 from saliency_jax.metrics.localisation import VARIANTS, binarise, predicted_boxes
 from saliency_jax.report.figures import class_grid, localisation_grid, save_png
@@ -86,6 +86,11 @@ def define_flags() -> None:
         "Classifier that answers to the crops of the saliency metric, named as one of "
         "--judges; by default the run's own.",
     )
+    flags.DEFINE_float(
+        "confidence",
+        None,
+        "Of a black-box masker: higher marks less; by default the run's own.",
+    )
     flags.DEFINE_enum(
         "variant",
         "author",
@@ -113,6 +118,7 @@ def main(argv: Sequence[str]) -> None:
         beside=values.beside,
         judges=values.judges,
         crop_classifier=values.crop_classifier,
+        confidence=values.confidence,
         variant=values.variant,
     )
 
@@ -130,6 +136,7 @@ def evaluate(
     beside: Sequence[str] = (),
     judges: Sequence[str] = (),
     crop_classifier: str | None = None,
+    confidence: float | None = None,
     variant: str = "author",
 ) -> None:
     """Evaluates a run, prints the table and writes it and the pictures.
@@ -148,12 +155,15 @@ def evaluate(
       judges: classifiers that judge the masks, see `evaluation.judges.load_judges`.
       crop_classifier: what answers to the crops of the saliency metric, as one of
         `judges`; the run's own classifier if None.
+      confidence: of a black-box masker, see `FeatureFilter`; the run's own if None.
       variant: of the rules, one of `metrics.localisation.VARIANTS`.
 
     Raises:
       InputError: if any of these does not exist or does not fit the others.
     """
     run = load_run(workdir, checkpoint)
+    if confidence is not None:
+        run = with_confidence(run, confidence)
     config, stage, size = run.config, run.stage, run.image_size
     out = run.workdir / "evaluation" if out is None else Path(out)
     trained_on, filed_dir = config["data"]["name"], config["data"]["data_dir"]
@@ -267,6 +277,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "stage": run.stage,
         "trained_on": run.config["data"]["name"],
         run.stage: run.config[run.stage],
+        "confidence": float(run.masker.confidence),
         "image_size": run.image_size,
     }
 

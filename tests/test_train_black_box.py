@@ -4,12 +4,15 @@ import json
 import math
 import shutil
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
+import evaluate
 import train
 from saliency_jax import Classifier, load_masker, saliency_fn
+from saliency_jax.data.prepare import prepare
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
@@ -234,3 +237,35 @@ def test_a_classifier_in_the_users_file_is_a_black_box():
     assert isinstance(own_black_box("tests.own_networks:darkness"), Classifier)
     given = own_networks.DARKNESS
     assert own_black_box("tests.own_networks:DARKNESS") is given
+
+
+def test_evaluation_beside_casm(black_box_run, casm_run, tmp_path, capsys):
+    run, other = str(black_box_run), str(casm_run)
+    evaluate.evaluate(run, beside=[other], judges=[run], out=tmp_path)
+    output = capsys.readouterr().out
+    assert "black-box masker" in output and "saliency metric" in output
+    results = json.loads((tmp_path / "results.json").read_text())
+    names = ["black_box", "casm", "whole_image", "center_box", "ground_truth_box"]
+    assert list(results["rows"]) == names
+    for row in results["rows"].values():
+        assert 0 <= row["le"] <= 1 and math.isfinite(row["sm"])
+    assert results["how"]["black_box"]["variant"] == "author"
+    assert results["selectivity"] == {}
+    picture = cv2.imread(str(tmp_path / "classes.png"))
+    assert picture.shape[1] > 6 * 144 and picture.shape[0] > 8 * 144
+
+
+def test_evaluation_on_pairs(black_box_run, tmp_path, capsys):
+    prepare(
+        "shapes_pairs", str(tmp_path), image_size=32, num_train=10, num_validation=11
+    )
+    evaluate.evaluate(
+        black_box_run,
+        data="shapes_pairs/32x32",
+        data_dir=str(tmp_path),
+        out=tmp_path / "out",
+    )
+    assert "asked for one of two objects" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    row = results["selectivity"]["black_box"]
+    assert row["images"] == 11 and 0 <= row["selects"] <= row["prefers"] <= 1

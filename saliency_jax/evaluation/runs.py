@@ -61,6 +61,20 @@ def load_run(workdir: str | Path, checkpoint: str = "last") -> Run:
     return Run(workdir, config, masker, step)
 
 
+def with_confidence(run: Run, confidence: float) -> Run:
+    """The run with another confidence of its masker.
+
+    Raises:
+      InputError: CASM's masks have none.
+    """
+    if run.stage != "black_box":
+        raise InputError(
+            f"--confidence={confidence} is for runs of stage black_box, and "
+            f"{run.workdir} is of stage {run.stage}: leave it out"
+        )
+    return run._replace(masker=run.masker.replace(confidence=confidence))
+
+
 def load_checkpoint(workdir: Path, checkpoint: str) -> tuple[Masker, int]:
     """Loads the masker of a checkpoint and says of which step it is.
 

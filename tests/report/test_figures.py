@@ -86,6 +86,22 @@ def test_grid_rows_and_boxes():
     np.testing.assert_allclose(grid[3][0].astype(int), 90, atol=6)  # inpainted
 
 
+def test_class_grid_shows_what_each_mask_keeps(images):
+    masks = np.zeros((3, 2, 16, 16), np.float32)
+    masks[:, 1] = 1
+    names = [["cat", "dog"]] * 3
+    picture = figures.class_grid([*images], [*masks], names, MEAN)
+    side = 16 * 9
+    height = figures.HEADER + side + figures.GAP
+    assert picture.shape == (3 * height - figures.GAP, 3 * side + 2 * figures.GAP, 3)
+    for row, image in enumerate(images):
+        whole, nothing, everything = cells(picture[row * height :], 1, 3, side)[0]
+        assert (nothing == MEAN_COLOUR).all()
+        np.testing.assert_array_equal(everything, whole)
+        # bicubic enlargement goes through the pixels' centres
+        assert np.abs(whole[4::9, 4::9].astype(int) - image).max() <= 1
+
+
 def test_text_stays_inside_its_cell():
     image = np.full((2, 150, 150, 3), 90, np.uint8)
     none = np.zeros((2, 150, 150), bool)
