@@ -78,8 +78,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     config.data.num_train = len(source)
     mesh = sharding.data_mesh()
     stage = STAGES[config.stage](config)
+    sharding.check_batch_size(config.data.batch_size, mesh)
     for phase in stage.phases:
-        sharding.check_batch_size(phase.batch_size, mesh)
+        section = phase.name or "data"
+        sharding.check_batch_size(phase.batch_size, mesh, f"{section}.batch_size")
     pool_memory = config.casm.pool_memory if config.stage == "casm" else "device"
     sharding.check_memory(pool_memory, mesh)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)

@@ -205,7 +205,7 @@ def test_a_function_of_the_users_own_is_a_black_box(
         ({"removal__removal": "mine"}, "unknown removal 'mine'"),
         ({"masker__upsampling": "mine"}, "masker.upsampling = 'mine'"),
         ({"decoder__fake_probability": 1.5}, "fake_probability = 1.5"),
-        ({"decoder__batch_size": 6}, "batch_size"),
+        ({"decoder__batch_size": 6}, "config.decoder.batch_size = 6 does not divide"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(

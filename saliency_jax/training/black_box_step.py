@@ -175,9 +175,7 @@ def make_black_box_step(
         def ask(masks: Masks) -> tuple[Array, Array]:
             kept = remove_evidence(key_kept, images, masks, options.removal)
             rest = remove_evidence(key_removed, images, 1.0 - masks, options.removal)
-            # One pass over both: the black box has no batch statistics to share.
-            logits = classifier(jnp.concatenate([kept, rest]))
-            return logits[: len(kept)], logits[len(kept) :]
+            return classifier(kept), classifier(rest)
 
         def loss_fn(decoder: PyTree):
             params = join_decoder(net.params, {**parts, "decoder": decoder})

@@ -55,15 +55,22 @@ def evaluation_mesh(batch_size: int) -> Mesh:
     return data_mesh(devices[:1] if batch_size % len(devices) else devices)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(
+    batch_size: int, mesh: Mesh, field: str = "data.batch_size"
+) -> None:
     """Checks that a global batch divides over the devices and processes.
+
+    Args:
+      batch_size: of the global batch.
+      mesh: of all devices.
+      field: of the config that gives the size.
 
     Raises:
       InputError: when it does not.
     """
     if batch_size < 1 or batch_size % mesh.size or batch_size % jax.process_count():
         raise InputError(
-            f"config.data.batch_size = {batch_size} does not divide over {mesh.size} "
+            f"config.{field} = {batch_size} does not divide over {mesh.size} "
             f"devices in {jax.process_count()} processes: choose a multiple of "
             f"{mesh.size}"
         )
