@@ -39,7 +39,11 @@ def get_config(arg: str = "") -> ConfigDict:
         # selector on them would unlearn the others.
         config.masker.selector_init = "classifier"
         config.selector.steps = 0
-        config.decoder.steps = 600
+        # A class activation map of a class that is not there is about zero, where an
+        # untrained gate would be half open.
+        config.masker.training_confidence = 6.0
+        config.masker.base = 32
+        config.decoder.steps = 800
         config.decoder.batch_size = 16
         config.decoder.optimiser.schedule = "cosine"
         config.checkpoint.every = 100

@@ -177,7 +177,9 @@ def black_box_config(arg: str, forms: tuple[str, ...] = ("smoke",)) -> ConfigDic
     masker.base = 64  # channels of the finest step
     masker.pooling = "max" if is_paper else "mean"  # of the selector's scores
     masker.selector_init = "random"  # or "classifier": the encoder's last layer
-    masker.confidence = 6.0  # in use; 0 in training
+    # What the selector's scores have to exceed, in training and in use.
+    masker.training_confidence = 0.0
+    masker.confidence = 6.0
 
     for name, steps, batch_size, fake_probability, decay_every in (
         ("selector", 8500, 128, 0.5, 4000),

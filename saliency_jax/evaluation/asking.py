@@ -1,6 +1,6 @@
 """What masks show when they are asked for one class or for another."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,13 +66,9 @@ def ask_for_classes(
         image, true = batch["image"][0], int(batch["label"][0])
         order = np.argsort(-np.asarray(answers(masker, batch["image"]))[0])
         # Of a picture with two objects the second is worth a column.
-        named = [true, *map(int, _other_labels(batch)), *map(int, order)]
-        labels = tuple(dict.fromkeys(named))[:classes]
+        named = [true, *batch.get("other_label", ()), *order]
+        labels = tuple(dict.fromkeys(map(int, named)))[:classes]
         images = np.repeat(image[None], len(labels), axis=0)
         masks = saliency_fn(masker, images, np.array(labels))
         shown.append(Asked(image, np.asarray(masks), labels))
     return shown
-
-
-def _other_labels(batch: Mapping[str, Any]) -> Sequence[int]:
-    return batch["other_label"] if "other_label" in batch else ()

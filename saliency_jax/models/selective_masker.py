@@ -45,8 +45,8 @@ class FeatureFilter(nn.Module):
         Args:
           maps: the encoder's coarsest map.
           labels: the classes to look for.
-          confidence: what is subtracted from the scores before the sigmoid; 0 in
-            training, 6 in the authors' use.
+          confidence: what is subtracted from the scores before the sigmoid; in the
+            authors' code 0 in training, 6 in use.
         """
         channels = maps.shape[-1]
         embedding = self.param(

@@ -100,6 +100,7 @@ def step_options(config: ConfigDict) -> black_box_step.StepOptions:
         objective=BlackBoxOptions(**config.black_box),
         removal=RemovalOptions(**config.removal),
         pooling=config.masker.pooling,
+        confidence=config.masker.training_confidence,
         encoder_mean=tuple(config.encoder.mean),
         encoder_std=tuple(config.encoder.std),
         seed=config.seed,

@@ -52,6 +52,7 @@ class StepOptions:
       objective: of the decoder's phase.
       removal: of evidence, likewise.
       pooling: of the selector's scores, see `presence_logits`.
+      confidence: of the masker while its decoder is trained, see `FeatureFilter`.
       encoder_mean: of each channel of the encoder's input, for images in [0, 1].
       encoder_std: likewise.
       seed: of the run.
@@ -61,6 +62,7 @@ class StepOptions:
     objective: BlackBoxOptions
     removal: RemovalOptions
     pooling: str
+    confidence: float
     encoder_mean: tuple[float, ...]
     encoder_std: tuple[float, ...]
     seed: int
@@ -181,7 +183,12 @@ def make_black_box_step(
             params = join_decoder(net.params, {**parts, "decoder": decoder})
             variables = {"params": params, "batch_stats": net.batch_stats}
             (masks, _), updates = masker.apply(
-                variables, inputs, asked, True, mutable=["batch_stats"]
+                variables,
+                inputs,
+                asked,
+                True,
+                options.confidence,
+                mutable=["batch_stats"],
             )
             kept, rest = ask(masks)
             losses, parts_of_loss = black_box_loss(

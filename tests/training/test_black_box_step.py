@@ -36,6 +36,7 @@ OPTIONS = StepOptions(
     objective=published("author"),
     removal=RemovalOptions(),
     pooling="mean",
+    confidence=0.0,
     encoder_mean=GREY,
     encoder_std=GREY,
     seed=0,
