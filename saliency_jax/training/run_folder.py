@@ -9,7 +9,6 @@
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import subprocess
@@ -23,16 +22,14 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from saliency_jax import pool
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.black_box import count_classes, own_black_box
 from saliency_jax.models.own_network import find_function
-from saliency_jax.models.selective_masker import UPSAMPLINGS
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
-from saliency_jax.training import sharding
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
+from saliency_jax.training.config_values import check_values
 
 STAGES = ("classifier", "casm", "black_box")
 
@@ -51,62 +48,6 @@ FREE = (
 
 # What fields meant that runs of earlier versions lack.
 ADDED = {"casm.pool_dtype": "float32"}
-
-# The least and the greatest value of fields, by their whole or their last name.
-RANGES = {
-    "seed": (0, 2**32 - 1),
-    "total_steps": (1, math.inf),
-    "data.batch_size": (1, math.inf),
-    "data.image_size": (1, math.inf),
-    "data.holdout": (0, math.inf),
-    "data.num_threads": (1, math.inf),
-    "data.num_workers": (0, math.inf),
-    "checkpoint.every": (1, math.inf),
-    "checkpoint.keep_last": (1, math.inf),
-    "log.every": (1, math.inf),
-    "log.evaluate_every": (1, math.inf),
-    "log.picture_every": (1, math.inf),
-    "classifier.width": (0, math.inf),
-    "classifier.width_multiplier": (0, math.inf),
-    "classifier.epsilon": (0, math.inf),
-    "classifier.label_smoothing": (0, 1),
-    "masker.features": (1, math.inf),
-    "casm.area_factor": (0, math.inf),
-    "casm.pool_slots": (1, math.inf),
-    "masker.base": (4, math.inf),
-    "selector.steps": (0, math.inf),
-    "decoder.steps": (1, math.inf),
-    "selector.batch_size": (1, math.inf),
-    "decoder.batch_size": (1, math.inf),
-    "fake_probability": (0, 1),
-    "black_box.area_weight": (0, math.inf),
-    "black_box.area_power": (0, math.inf),
-    "black_box.smoothness_weight": (0, math.inf),
-    "black_box.border_weight": (0, math.inf),
-    "black_box.preserver_weight": (0, math.inf),
-    "black_box.destroyer_weight": (0, math.inf),
-    "black_box.destroyer_power": (0, math.inf),
-    "removal.blur_probability": (0, 1),
-    "removal.blur_sigma": (0, math.inf),
-    "removal.colour_range": (0, 0.5),
-    "removal.noise": (0, math.inf),
-    "removal.image_noise": (0, math.inf),
-    "learning_rate": (0, math.inf),
-    "momentum": (0, 1),
-    "weight_decay": (0, math.inf),
-    "clip_norm": (0, math.inf),
-    "warmup_steps": (0, math.inf),
-    "decay_factor": (0, 1),
-}
-
-# What other fields may be.
-CHOICES = {
-    "casm.pool_dtype": pool.DTYPES,
-    "casm.pool_memory": sharding.MEMORIES,
-    "masker.selector_init": ("random", "classifier"),
-    "masker.upsampling": UPSAMPLINGS,
-    "masker.pooling": ("mean", "max"),
-}
 
 
 class Known(NamedTuple):
@@ -167,7 +108,7 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         _resolve_function(config)
     else:
         resolve_network(config, known)
-    _check_values(flatten(config.to_dict()))
+    check_values(flatten(config.to_dict()))
 
 
 def _resolve_function(config: ConfigDict) -> None:
@@ -184,28 +125,6 @@ def _resolve_function(config: ConfigDict) -> None:
     config.classifier.network = ""
     config.data.mean = config.data.mean or (0.5, 0.5, 0.5)
     config.data.std = config.data.std or (0.5, 0.5, 0.5)
-
-
-def _check_values(values: Mapping[str, Any]) -> None:
-    """Checks a config's values, by the names of its fields."""
-    for name, value in values.items():
-        limits = RANGES.get(name) or RANGES.get(name.rpartition(".")[2])
-        if limits and not limits[0] <= value <= limits[1]:
-            low, high = limits
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise InputError(f"config.{name} = {value}: expected {expected}")
-        if value not in CHOICES.get(name, (value,)):
-            raise InputError(
-                f"config.{name} = {value!r}: expected one of {CHOICES[name]}"
-            )
-    for name in ("mean", "std"):
-        numbers = values[f"data.{name}"]
-        if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
-            above = " above 0" if name == "std" else ""
-            raise InputError(
-                f"config.data.{name} = {numbers}: expected three numbers{above}, of "
-                "red, green and blue in [0, 1]"
-            )
 
 
 def network_values(network: str, known: Known) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import casm_shapes, classifier_shapes
+from configs import black_box_shapes, casm_shapes, classifier_shapes
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import IMAGENET_MEAN
-from saliency_jax.training import run_folder
+from saliency_jax.training import config_values, run_folder
 from saliency_jax.training.checkpoints import saved_steps
 
 
@@ -97,16 +97,17 @@ def test_a_value_out_of_its_range(name, value, expected):
 
 def test_the_ranges_are_of_fields_that_configs_have():
     names = set()
-    for made in (casm_shapes.get_config(), classifier_shapes.get_config()):
+    for experiment in (black_box_shapes, casm_shapes, classifier_shapes):
+        made = experiment.get_config()
         fields = run_folder.flatten(made.to_dict())
         names |= fields.keys() | {name.rpartition(".")[2] for name in fields}
-    assert run_folder.RANGES.keys() <= names
+    assert config_values.RANGES.keys() | config_values.CHOICES.keys() <= names
 
 
 def test_unknown_stage():
     made = classifier_shapes.get_config("smoke")
-    made.stage = "black_box"
-    with pytest.raises(InputError, match="stage = 'black_box'.*classifier.*casm"):
+    made.stage = "gan"
+    with pytest.raises(InputError, match="stage = 'gan'.*classifier.*casm.*black_box"):
         run_folder.resolve(made, 10)
 
 
