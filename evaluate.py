@@ -199,7 +199,7 @@ def evaluate(
     }
     scores = own.measured[stage].scores
     chosen = choose(scores, GRIDS * COLUMNS, COLUMNS)
-    names, mean = source.class_names, run.masker.classifier.mean
+    names, mean = source.class_names, run.mean
     pairs = {}
     if "other_mask" in next(batches(image_size=size)):
         pairs = {
@@ -257,6 +257,7 @@ def evaluate(
             batch_size,
             variant=variant,
             row=stage,
+            mean=mean,
         )
         how |= answers.seconds
         judged = summarise_judges(loaded, answers, run.workdir, source.num_classes)

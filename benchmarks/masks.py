@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from saliency_jax import load_masker, saliency_fn
+from saliency_jax.errors import InputError, run_command
 from saliency_jax.run_config import read_run_config
 
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "64"], "Images in a batch.")
@@ -43,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints the median rates and the ratios to the first run."""
     runs = argv[1:]
     if not runs:
-        raise app.UsageError("name at least one run of train.py that has a masker")
-    logging.set_verbosity(logging.WARNING)  # orbax reports every read
+        raise InputError("name at least one run of train.py that has a masker")
     for batch_size in map(int, _BATCH_SIZES.value):
         takes = [contestant(run, batch_size) for run in runs]
         repeats = []
@@ -72,4 +72,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

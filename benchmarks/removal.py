@@ -21,11 +21,11 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
 from saliency_jax.data import pipeline, sources
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.judges import load_judge
 from saliency_jax.masking import to_float
 from saliency_jax.metrics.statistics import mask_statistics
@@ -52,7 +52,7 @@ _WHITE, _INK = 255, (40, 40, 40)
 def main(argv: Sequence[str]) -> None:
     """Prints the figures and writes the picture."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        raise InputError(f"unexpected arguments {argv[1:]}: this takes flags")
     source = sources.open_source(
         _NAME.value,
         _DATA_DIR.value,
@@ -217,4 +217,4 @@ def _write(path: Path, picture: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

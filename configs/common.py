@@ -245,6 +245,7 @@ def shrink(config: ConfigDict) -> None:
         config.casm.pool_slots = 3
         config.masker.features = 8
     if config.stage == "black_box":
+        config.total_steps = 0  # of both phases
         config.log.picture_every = 3
         config.encoder.network = ""
         config.masker.base = 4

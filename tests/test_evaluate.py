@@ -124,7 +124,10 @@ def test_figures_table_and_pictures(painted_run, capsys):
     assert how["stage"] == "casm" and how["casm"] == {"thinning": "L100"}
     assert how["crop_classifier"]["path"] == str(painted_run)
     assert how["training_classes"] == 10 and how["images_by_class"] == {"rows": 5}
-    assert results.keys() == {"rows", "judges", "how"} and how["beside"] == {}
+    assert (
+        results.keys() == {"rows", "judges", "selectivity", "how"}
+        and how["beside"] == {}
+    )
     assert how["pictures"] == ["grid_0.png", "best_0.png", "worst_0.png"]
     assert how["network_seconds"] > 0 and how["metric_seconds"] > 0
 
@@ -273,7 +276,7 @@ def test_training_data_that_are_gone_tell_nothing(painted_run, monkeypatch):
     evaluate.evaluate(painted_run)
     results = results_of(painted_run / "evaluation")
     assert results["how"]["training_classes"] is None
-    assert results.keys() == {"rows", "judges", "how"}
+    assert results.keys() == {"rows", "judges", "selectivity", "how"}
 
 
 def test_another_classifier_answers_to_the_crops(painted_run, classifier_run, tmp_path):

@@ -17,13 +17,13 @@ from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
 from tests import own_networks
-from tests.runs import black_box_config, lines_of
+from tests.runs import black_box_config, classifier_config, lines_of
 from tests.test_train import arrays_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
-def classifier_of(workdir, stage_has_masker):
+def classifier_of(workdir):
     config = json.loads((workdir / "config.json").read_text())
     module = create.create_classifier(config["classifier"])
     like = jax.eval_shape(
@@ -50,8 +50,8 @@ def test_a_run_leaves_the_figures_of_both_phases(black_box_run):
 
 def test_the_black_box_does_not_move(black_box_run, deep_classifier_run):
     """Neither parameters nor batch statistics, nor those of the encoder."""
-    before = classifier_of(deep_classifier_run, False)
-    after = classifier_of(black_box_run, True)
+    before = classifier_of(deep_classifier_run)
+    after = classifier_of(black_box_run)
     assert jax.tree.leaves(before["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, before, after)
     variables = load_masker(black_box_run).variables
@@ -165,6 +165,9 @@ def test_a_function_of_the_users_own_is_a_black_box(
     masks = saliency_fn(masker, IMAGES)
     config = black_box_config(shapes_dir, "", **changed)
     train.train(config, tmp_path)  # there is nothing left to do
+    evaluate.evaluate(tmp_path, judges=[str(tmp_path)])
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert results["judges"][tmp_path.name]["shares_origin"]
 
     predicted = np.argmax(masker.classifier(IMAGES), axis=-1)
     path = tmp_path / "config.json"
@@ -173,6 +176,8 @@ def test_a_function_of_the_users_own_is_a_black_box(
     path.write_text(json.dumps(filed))
     masker = load_masker(tmp_path)
     assert masker.classifier is None
+    with pytest.raises(InputError, match="bring no_such_module:logits back"):
+        evaluate.evaluate(tmp_path)
     np.testing.assert_allclose(saliency_fn(masker, IMAGES, predicted), masks, atol=1e-6)
 
 
@@ -190,15 +195,35 @@ def test_a_function_of_the_users_own_is_a_black_box(
         ),
         (
             {"classifier__function": "tests.own_networks:darkness"},
+            "leave one of the two empty",
+        ),
+        (
+            {
+                "classifier__function": "tests.own_networks:darkness",
+                "classifier__init": "",
+            },
             "config.encoder.network is empty, and a function has no maps",
         ),
-        ({"classifier__function": "nowhere:logits"}, "no module 'nowhere'"),
+        (
+            {"classifier__function": "nowhere:logits", "classifier__init": ""},
+            "no module 'nowhere'",
+        ),
         (
             {
                 "classifier__function": "tests.own_networks:brightness_alone",
+                "classifier__init": "",
                 "encoder__network": "resnet10",
             },
             "gives 2 logits, shapes/32x32 has 10 classes",
+        ),
+        ({"encoder__width": 7}, "encoder.width = 7, but without a network"),
+        ({"encoder__width": -3}, "config.encoder.width = -3: expected at least 0"),
+        ({"encoder__mean": (0.5, 0.5)}, "config.encoder.mean = .*three numbers"),
+        ({"total_steps": 100}, "the phases have 2 and 4 steps"),
+        ({"selector__steps": 0}, "leaves a random selector as it is"),
+        (
+            {"classifier__function": "logits", "classifier__init": ""},
+            "config.classifier.function = 'logits'",
         ),
         ({"black_box__variant": "mine"}, "unknown variant 'mine'"),
         ({"removal__removal": "mine"}, "unknown removal 'mine'"),
@@ -219,15 +244,26 @@ def test_mistakes_are_found_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_encoders_run_may_have_other_classes_but_not_another_network(
+def test_an_encoder_of_its_own_may_have_other_classes(
     deep_classifier_run, shapes_dir, tmp_path
 ):
     other = tmp_path / "other"
-    shutil.copytree(deep_classifier_run, other)
+    config = classifier_config(shapes_dir, classifier__network="resnet18")
+    train.train(config, other)
+    path = other / "config.json"
+    filed = json.loads(path.read_text())
+    filed["data"]["class_names"] = [f"other {k}" for k in range(10)]
+    path.write_text(json.dumps(filed))
     encoder = {"encoder__network": "resnet18", "encoder__init": str(other)}
     config = black_box_config(shapes_dir, deep_classifier_run, **encoder)
-    with pytest.raises(InputError, match="has classifier.network = 'resnet10'|encoder"):
-        train.train(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
+    filed = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert filed["encoder"]["stem"] == "small_stride2"  # as its run says
+    assert saliency_fn(load_masker(tmp_path / "run"), IMAGES, 3).shape == (3, 32, 32)
+    encoder["encoder__network"] = "resnet34"
+    config = black_box_config(shapes_dir, deep_classifier_run, **encoder)
+    with pytest.raises(InputError, match="'resnet18', this config has 'resnet34'"):
+        train.train(config, tmp_path / "another")
 
 
 def test_a_classifier_in_the_users_file_is_a_black_box():
@@ -236,6 +272,22 @@ def test_a_classifier_in_the_users_file_is_a_black_box():
     assert isinstance(own_black_box("tests.own_networks:darkness"), Classifier)
     given = own_networks.DARKNESS
     assert own_black_box("tests.own_networks:DARKNESS") is given
+
+
+def test_a_workdir_of_another_stage(
+    deep_classifier_run, casm_run, shapes_dir, tmp_path
+):
+    other = tmp_path / "casm"
+    shutil.copytree(casm_run, other)
+    for network in ("", "resnet10"):
+        config = black_box_config(
+            shapes_dir,
+            deep_classifier_run,
+            encoder__network=network,
+            encoder__init=str(deep_classifier_run) if network else "",
+        )
+        with pytest.raises(InputError, match="holds a run of another config"):
+            train.train(config, other)
 
 
 def test_evaluation_beside_casm(black_box_run, casm_run, tmp_path, capsys):
@@ -267,4 +319,4 @@ def test_evaluation_on_pairs(black_box_run, tmp_path, capsys):
     assert "asked for one of two objects" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     row = results["selectivity"]["black_box"]
-    assert row["images"] == 11 and 0 <= row["selects"] <= row["prefers"] <= 1
+    assert row["images"] == 11 and row["prefers_interval"][1] > 0

@@ -185,7 +185,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(users_folder, shapes_dir):
     factory = "--config.model.factory=my_model:make"
     done = command(users_folder, "new", shapes_dir, factory)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: the network my_model:make cannot be made: ")
+    assert done.stderr.startswith(
+        "error: config.model.factory = my_model:make is not there: "
+    )
     assert done.stderr.endswith("my_model.py has no function 'make'\n")
     assert not (users_folder / "new").exists()
 

@@ -8,6 +8,7 @@ from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.names import short_names
+from saliency_jax.models.black_box import own_black_box
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import (
     create_backbone,
@@ -83,8 +84,10 @@ def load_judge(named: str, source: Source, image_size: int) -> Judge:
 def _judge_from_run(workdir: Path, source: Source) -> Judge:
     config = read_run_config(workdir)
     check_classes(workdir, config, source)
-    module = create_classifier(config["classifier"] | {"dtype": "float32"})
     size = config["data"]["image_size"]
+    if function := config["classifier"].get("function"):
+        return Judge(workdir, own_black_box(function), size)
+    module = create_classifier(config["classifier"] | {"dtype": "float32"})
     variables, step = start.restore_classifier(workdir, module, size)
     mean, std = tuple(config["data"]["mean"]), tuple(config["data"]["std"])
     return Judge(workdir, Classifier(variables, module, mean, std), size, step)
@@ -125,15 +128,18 @@ def origins(path: Path) -> set[Path]:
       path: of a run or a weights file.
 
     Returns:
-      It, the run or file that its classifier started from, what that started from, ...
+      It, what its classifier and its masker's encoder started from, what these started
+      from, ...
     """
     found: set[Path] = set()
-    while (path := path.resolve()) not in found:
+    left = [path]
+    while left:
+        path = left.pop().resolve()
+        if path in found:
+            continue
         found.add(path)
-        if not (path / "config.json").is_file():
-            break
-        init = read_run_config(path)["classifier"]["init"]
-        if not init:
-            break
-        path = Path(init)
+        if (path / "config.json").is_file():
+            config = read_run_config(path)
+            inits = [config.get(s, {}).get("init") for s in ("classifier", "encoder")]
+            left += [Path(init) for init in inits if init]
     return found

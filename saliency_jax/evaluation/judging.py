@@ -68,6 +68,7 @@ def judge_masks(
     *,
     variant: str,
     row: str,
+    mean: tuple[float, ...],
 ) -> Judged:
     """Shows all images and their edits to the judges.
 
@@ -83,6 +84,7 @@ def judge_masks(
       batch_size: of each batch.
       variant: of the binarisation, one of `metrics.localisation.VARIANTS`.
       row: the name of the masks' row.
+      mean: the colour in [0, 1] of removed pixels.
 
     Raises:
       InputError: when a judge's answers are not finite.
@@ -108,7 +110,6 @@ def judge_masks(
             labels, valid = place(batch["label"]), batch["valid"]
             masks = np.asarray(saliency_fn(masker, place(batch["image"]), labels))
             binary = binary_masks(masks, batch, variant, row)
-            mean = masker.classifier.mean
             pictures = edited(batch["image"], binary, mean, place, threads, seconds)
             parts.append(ask(judges, pictures, labels, valid))
             areas.append(

@@ -38,6 +38,11 @@ class Run(NamedTuple):
         """Side in pixels of the images that it was trained at."""
         return self.config["data"]["image_size"]
 
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The colour in [0, 1] that stands for removed pixels."""
+        return tuple(self.config["data"]["mean"])
+
 
 def load_run(workdir: str | Path, checkpoint: str = "last") -> Run:
     """Loads a run that has a masker.
@@ -56,7 +61,8 @@ def load_run(workdir: str | Path, checkpoint: str = "last") -> Run:
     if masker.classifier is None:
         raise InputError(
             f"{workdir} has no classifier at hand, and its evaluation needs the one "
-            "that it explains: bring config.classifier.init of its config.json back"
+            f"that it explains: bring {config['classifier']['function']} back, which "
+            "its config.json names as classifier.function"
         )
     return Run(workdir, config, masker, step)
 

@@ -43,7 +43,7 @@ def own_black_box(name: str) -> Classifier:
     Raises:
       InputError: there is nothing of that name.
     """
-    function = find_function(name)
+    function = find_function(name, "config.classifier.function")
     if isinstance(function, Classifier):
         return function
     return Classifier.from_function(function)

@@ -143,8 +143,14 @@ def create_network(factory: str, *, num_classes: int, dtype: Any) -> OwnNetwork:
     return OwnNetwork(network, factory, num_classes, dtype)
 
 
-def find_function(factory: str) -> Callable[..., Any]:
+def find_function(
+    factory: str, field: str = "config.model.factory"
+) -> Callable[..., Any]:
     """Imports the function that `package.module:function` names.
+
+    Args:
+      factory: the name.
+      field: where it stands, for messages.
 
     The module is looked for in the current directory and on the Python path.
 
@@ -154,7 +160,7 @@ def find_function(factory: str) -> Callable[..., Any]:
     match = FACTORY.fullmatch(factory)
     if match is None:
         raise InputError(
-            f"config.model.factory = {factory!r}: expected package.module:function, "
+            f"{field} = {factory!r}: expected package.module:function, "
             "such as my_model:create for the function create of my_model.py"
         )
     name = match["module"]
@@ -167,7 +173,7 @@ def find_function(factory: str) -> Callable[..., Any]:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and misses another
         raise InputError(
-            f"the network {factory} cannot be imported: there is no module "
+            f"{field} = {factory} cannot be imported: there is no module "
             f"{error.name!r} in {here} or on the Python path; run from the folder that "
             "holds it, or add that to PYTHONPATH"
         ) from error
@@ -175,7 +181,7 @@ def find_function(factory: str) -> Callable[..., Any]:
     if not callable(function):
         where = getattr(module, "__file__", None) or name
         raise InputError(
-            f"the network {factory} cannot be made: {where} has no function "
+            f"{field} = {factory} is not there: {where} has no function "
             f"{match['function']!r}"
         )
     return function

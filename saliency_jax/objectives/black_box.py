@@ -143,6 +143,17 @@ def log_probability(logits: Logits, labels: Labels, output: str) -> Float[Array,
     return jnp.take_along_axis(logs(logits), labels[:, None], axis=-1)[:, 0]
 
 
+def log_other_probability(
+    logits: Logits, labels: Labels, output: str
+) -> Float[Array, "B"]:
+    """log(1 - p) of the true class, exact also where p is nearly one."""
+    if output == "sigmoid":
+        return log_probability(-logits, labels, output)
+    classes = jnp.arange(logits.shape[-1])
+    others = jnp.where(classes[None] == labels[:, None], -jnp.inf, logits)
+    return jax.nn.logsumexp(others, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+
+
 def black_box_loss(
     masks: Masks,
     kept_logits: Logits,
@@ -178,8 +189,9 @@ def black_box_loss(
         removed = log_probability(removed_logits, labels, options.output)
         # Exponents of logarithms: the power of a probability of 0 has no gradient.
         faded = jnp.exp(options.destroyer_power * removed)
-        not_kept = -jnp.log1p(-jnp.minimum(jnp.exp(kept), 1 - 1e-6))
-        present = jnp.exp(options.destroyer_power * _log_complement(removed))
+        not_kept = -log_other_probability(kept_logits, labels, options.output)
+        others = log_other_probability(removed_logits, labels, options.output)
+        present = jnp.exp(options.destroyer_power * others)
         preserver = jnp.where(is_real, -kept, not_kept)
         destroyer = jnp.where(is_real, faded, present)
     counted = is_real | (options.fake == "inverted")
@@ -200,8 +212,3 @@ def black_box_loss(
         + options.destroyer_weight * terms["destroyer"]
     )
     return loss, terms
-
-
-def _log_complement(log_probability: Float[Array, "B"]) -> Float[Array, "B"]:
-    """log(1 - p), bounded below as if p were at most 1 - 1e-6."""
-    return jnp.log1p(-jnp.minimum(jnp.exp(log_probability), 1 - 1e-6))

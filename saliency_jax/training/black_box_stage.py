@@ -92,7 +92,10 @@ def step_options(config: ConfigDict) -> black_box_step.StepOptions:
     phases, first_step = {}, 0
     for name in PHASES:
         section = config[name]
-        optimiser = create_optimiser(section.optimiser, max(section.steps, 1))
+        settings = section.optimiser.to_dict()
+        if not section.steps:  # an optimiser that is never asked
+            settings["warmup_steps"] = 0
+        optimiser = create_optimiser(settings, max(section.steps, 1))
         phases[name] = PhaseOptions(optimiser, first_step, section.fake_probability)
         first_step += section.steps
     return black_box_step.StepOptions(

@@ -144,7 +144,9 @@ def make_black_box_step(
         )
         return state.replace(step=state.step + 1, masker=net)
 
-    def select(state: TrainState, batch: Batch, asked: Labels, is_real: Array):
+    def select(
+        state: TrainState, batch: Batch, asked: Labels, is_real: Bool[Array, "B"]
+    ) -> tuple[TrainState, Metrics]:
         """The selector against the question whether the class is there."""
         inputs = normalise(batch["image"], options.encoder_mean, options.encoder_std)
         net = state.masker
@@ -165,7 +167,9 @@ def make_black_box_step(
         state = descend(state, "selector", parts, gradients, net.batch_stats)
         return state, {"loss": loss, "presence_accuracy": accuracy}
 
-    def draw(state: TrainState, batch: Batch, asked: Labels, is_real: Array):
+    def draw(
+        state: TrainState, batch: Batch, asked: Labels, is_real: Bool[Array, "B"]
+    ) -> tuple[TrainState, Metrics]:
         """The decoder against the black box."""
         images, labels = to_float(batch["image"]), batch["label"]
         inputs = normalise(images, options.encoder_mean, options.encoder_std)

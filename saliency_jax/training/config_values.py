@@ -23,9 +23,9 @@ RANGES = {
     "log.every": (1, math.inf),
     "log.evaluate_every": (1, math.inf),
     "log.picture_every": (1, math.inf),
-    "classifier.width": (0, math.inf),
-    "classifier.width_multiplier": (0, math.inf),
-    "classifier.epsilon": (0, math.inf),
+    "width": (0, math.inf),
+    "width_multiplier": (0, math.inf),
+    "epsilon": (0, math.inf),
     "classifier.label_smoothing": (0, 1),
     "masker.features": (1, math.inf),
     "casm.area_factor": (0, math.inf),
@@ -43,6 +43,8 @@ RANGES = {
     "black_box.preserver_weight": (0, math.inf),
     "black_box.destroyer_weight": (0, math.inf),
     "black_box.destroyer_power": (0, math.inf),
+    "black_box.strong_margin": (0, math.inf),
+    "black_box.weak_margin": (0, math.inf),
     "removal.blur_probability": (0, 1),
     "removal.blur_sigma": (0, math.inf),
     "removal.colour_range": (0, 0.5),
@@ -85,11 +87,13 @@ def check_values(values: Mapping[str, Any]) -> None:
             raise InputError(
                 f"config.{name} = {value!r}: expected one of {CHOICES[name]}"
             )
-    for name in ("mean", "std"):
-        numbers = values[f"data.{name}"]
-        if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
-            above = " above 0" if name == "std" else ""
+    for name in ("data.mean", "data.std", "encoder.mean", "encoder.std"):
+        if name.startswith("encoder.") and not values.get(name):
+            continue  # as its weights say
+        numbers, is_std = values[name], name.endswith("std")
+        if len(numbers) != 3 or (is_std and min(numbers) <= 0):
+            above = " above 0" if is_std else ""
             raise InputError(
-                f"config.data.{name} = {numbers}: expected three numbers{above}, of "
+                f"config.{name} = {numbers}: expected three numbers{above}, of "
                 "red, green and blue in [0, 1]"
             )

@@ -59,12 +59,15 @@ def resolve_encoder(config: ConfigDict, workdir: Path) -> None:
                 "name the encoder's network and set --config.encoder.init to its "
                 "weights"
             )
+        _check_is_copy(config)
         encoder.update({name: config.classifier[name] for name in COPIED})
         encoder.mean, encoder.std = config.data.mean, config.data.std
         return
     with _speaking_of_the_encoder():
+        filed = ConfigDict()
         if saved_steps(workdir, "last"):
             filed = ConfigDict(read_run_config(workdir))
+        if "encoder" in filed:
             encoder.num_classes = filed.encoder.num_classes
             known = start.known_of_config(
                 f"run {workdir}", as_classifier(filed), as_classifier(config)
@@ -76,6 +79,19 @@ def resolve_encoder(config: ConfigDict, workdir: Path) -> None:
         run_folder.resolve_network(view, known)
     encoder.update({name: view.classifier[name] for name in create.OPTIONS})
     encoder.mean, encoder.std = view.data.mean, view.data.std
+
+
+def _check_is_copy(config: ConfigDict) -> None:
+    """Refuses values for an encoder that is a copy of the black box."""
+    own = {name: config.classifier[name] for name in (*create.OPTIONS, "init")}
+    own |= {"mean": config.data.mean, "std": config.data.std}
+    for name, of_black_box in own.items():
+        given = config.encoder[name]
+        if given and given != of_black_box:
+            raise InputError(
+                f"config.encoder.{name} = {given!r}, but without a network the encoder "
+                "is a copy of the black box: set --config.encoder.network as well"
+            )
 
 
 def initial_encoder(config: ConfigDict) -> PyTree:

@@ -103,7 +103,7 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         )
     config.classifier.num_classes = num_classes
     if config.stage == "black_box":
-        config.total_steps = config.selector.steps + config.decoder.steps
+        _resolve_phases(config)
     if config.stage == "black_box" and config.classifier.function:
         _resolve_function(config)
     else:
@@ -111,8 +111,31 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
     check_values(flatten(config.to_dict()))
 
 
+def _resolve_phases(config: ConfigDict) -> None:
+    """Sets how many steps a run of two phases has."""
+    selector, decoder = config.selector.steps, config.decoder.steps
+    if config.total_steps not in (0, selector + decoder):
+        raise InputError(
+            f"config.total_steps = {config.total_steps}, but the phases have "
+            f"{selector} and {decoder} steps: set config.selector.steps and "
+            "config.decoder.steps"
+        )
+    config.total_steps = selector + decoder
+    if selector == 0 and config.masker.selector_init == "random":
+        raise InputError(
+            "config.selector.steps = 0 leaves a random selector as it is: give it "
+            "steps, or set --config.masker.selector_init=classifier"
+        )
+
+
 def _resolve_function(config: ConfigDict) -> None:
     """Checks a user's function; what pictures show as removed is grey by default."""
+    for section, name in (("classifier", "init"), ("model", "factory")):
+        if given := config[section][name]:
+            raise InputError(
+                f"config.{section}.{name} = {given!r}, but the black box is "
+                f"{config.classifier.function}: leave one of the two empty"
+            )
     classifier = own_black_box(config.classifier.function)
     counted = count_classes(
         classifier, config.classifier.function, config.data.image_size

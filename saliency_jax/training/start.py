@@ -77,7 +77,9 @@ def _known_of_run(workdir: Path, config: ConfigDict) -> Known:
     )
 
 
-def known_of_config(source: str, other: Mapping[str, Any], config: ConfigDict) -> Known:
+def known_of_config(
+    source: str, other: Mapping[str, Any] | ConfigDict, config: ConfigDict
+) -> Known:
     """What a resolved config of the same network tells, `source` says whose it is."""
     if other["classifier"]["network"] != config.classifier.network:
         return NOTHING_KNOWN  # reported where the runs are compared
@@ -220,12 +222,12 @@ def classifier_command(config: ConfigDict) -> str:
         "shapes": "shapes",
         "shapes_pairs": "shapes",
         "tiny_imagenet": "tiny_imagenet",
-        "cifar10": "tiny_imagenet",
+        "cifar10": "cifar10",
     }
     experiment = f"classifier_{experiments.get(base, 'imagenet')}"
     form = f":{config.form}" if config.form else ""
     command = f"python train.py --config configs/{experiment}.py{form}"
-    if name not in ("shapes", "tiny_imagenet", "imagenet_loc"):
+    if name not in ("shapes", "tiny_imagenet", "imagenet_loc", "cifar10"):
         command += f" --config.data.name={name}"
     if config.model.factory:
         command += f" --config.model.factory={config.model.factory}"

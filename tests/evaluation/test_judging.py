@@ -73,7 +73,14 @@ def judged(judges, records=RECORDS, batch_size=2, variant="author"):
         source_of(records), batch_size=batch_size, image_size=SIZE
     )
     return judging.judge_masks(
-        masker(), judges, batches, len(records), batch_size, variant=variant, row="casm"
+        masker(),
+        judges,
+        batches,
+        len(records),
+        batch_size,
+        variant=variant,
+        row="casm",
+        mean=MEAN,
     )
 
 
@@ -159,7 +166,14 @@ def test_agrees_with_one_image_at_a_time(pattern):
         "original_size": np.full((7, 2), SIZE, np.int32),
     }
     answers = judging.judge_masks(
-        masker(), {"pattern": pattern}, [batch], 7, 7, variant="author", row="casm"
+        masker(),
+        {"pattern": pattern},
+        [batch],
+        7,
+        7,
+        variant="author",
+        row="casm",
+        mean=MEAN,
     ).answers
     for index, (image, label) in enumerate(zip(noisy, batch["label"], strict=True)):
         unit = image / 255

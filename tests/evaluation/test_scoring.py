@@ -87,7 +87,14 @@ def test_pictures_show_the_true_class(masker, expected):
 
 def test_judges_are_shown_the_true_class(masker, expected):
     judged = judge_masks(
-        masker, {}, batches(), len(RECORDS), 2, variant="real_time", row="black_box"
+        masker,
+        {},
+        batches(),
+        len(RECORDS),
+        2,
+        variant="real_time",
+        row="black_box",
+        mean=masker.classifier.mean,
     )
     np.testing.assert_allclose(
         judged.areas["black_box"], (expected > 0.5).mean(axis=(1, 2)), atol=1e-2

@@ -106,6 +106,19 @@ def test_an_inverted_fake_in_the_papers_variant():
     np.testing.assert_allclose(terms["destroyer"][1], (1 - removed) ** 0.3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("output", black_box.OUTPUTS)
+def test_a_certain_black_box_still_teaches_an_inverted_fake(output):
+    """Where what is kept shows the true class beyond any doubt."""
+    options = dataclasses.replace(published("paper", output), fake="inverted")
+    certain = jnp.array([[0.0, 30.0, 0.0], [30.0, 0.0, 0.0]])
+    labels, fake = jnp.array([1, 0]), jnp.zeros((2,), bool)
+    loss = lambda logits: jnp.sum(
+        black_box_loss(MASKS, logits, REMOVED, labels, fake, options)[0]
+    )
+    gradient = jax.grad(loss)(certain)
+    np.testing.assert_allclose(gradient[[0, 1], labels], 1.0, rtol=1e-5)
+
+
 def test_area_only_fakes_leave_the_black_box_alone():
     options = dataclasses.replace(published("author"), fake="area_only")
     fake = jnp.zeros((2,), bool)

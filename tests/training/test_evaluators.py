@@ -46,7 +46,7 @@ def test_localisation_by_hand():
     missed[12:16, 12:16] = 1
     masks = iter([np.stack([found, found]), np.stack([missed, missed])])
     scores = evaluators.localisation(
-        lambda images: (next(masks), np.tile(RANKED, (2, 1))),
+        lambda images, labels: (next(masks), np.tile(RANKED, (2, 1))),
         batches_of([0, 1, 0, 0], [True, True, True, False]),
     )
     assert scores["le"] == pytest.approx(1 / 3)
@@ -61,7 +61,7 @@ def test_images_without_a_box_count_for_the_accuracy_only():
     (batch,) = batches_of([0, 1], [True, True])
     batch["boxes_pixels"][0] = -1
     scores = evaluators.localisation(
-        lambda images: (whole, np.tile(RANKED, (2, 1))), [batch]
+        lambda images, labels: (whole, np.tile(RANKED, (2, 1))), [batch]
     )
     assert scores["accuracy"] == 0.5
     assert scores["le"] == scores["om"] == 1
