@@ -80,7 +80,7 @@ def judged(judges, records=RECORDS, batch_size=2, variant="author"):
         batch_size,
         variant=variant,
         row="casm",
-        mean=MEAN,
+        mean=masker().classifier.mean,
     )
 
 
@@ -173,7 +173,7 @@ def test_agrees_with_one_image_at_a_time(pattern):
         7,
         variant="author",
         row="casm",
-        mean=MEAN,
+        mean=masker().classifier.mean,
     ).answers
     for index, (image, label) in enumerate(zip(noisy, batch["label"], strict=True)):
         unit = image / 255
