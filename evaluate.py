@@ -89,7 +89,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "confidence",
         None,
-        "Of a black-box masker: higher marks less; by default the run's own.",
+        "Of a black-box masker, usually higher for less; by default the run's own.",
     )
     flags.DEFINE_enum(
         "variant",
