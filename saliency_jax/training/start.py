@@ -222,12 +222,13 @@ def classifier_command(config: ConfigDict) -> str:
         "shapes": "shapes",
         "shapes_pairs": "shapes",
         "tiny_imagenet": "tiny_imagenet",
-        "cifar10": "cifar10",
+        # CASM has no experiment for it either.
+        "cifar10": "cifar10" if config.stage == "black_box" else "tiny_imagenet",
     }
     experiment = f"classifier_{experiments.get(base, 'imagenet')}"
     form = f":{config.form}" if config.form else ""
     command = f"python train.py --config configs/{experiment}.py{form}"
-    if name not in ("shapes", "tiny_imagenet", "imagenet_loc", "cifar10"):
+    if name not in ("shapes", "tiny_imagenet", "imagenet_loc", experiments.get(name)):
         command += f" --config.data.name={name}"
     if config.model.factory:
         command += f" --config.model.factory={config.model.factory}"

@@ -1,5 +1,6 @@
 """Where a classifier comes from: a run, a weights file, nothing; and the mistakes."""
 
+import importlib
 from pathlib import Path
 
 import flax.traverse_util
@@ -110,6 +111,7 @@ def test_a_classifier_run_may_start_from_nothing():
         ("imagenet_loc", "classifier_imagenet", ""),
         ("shapes/128x128", "classifier_shapes", "--config.data.name=shapes/128x128 "),
         ("cifar10", "classifier_tiny_imagenet", "--config.data.name=cifar10 "),
+        ("shapes_pairs", "classifier_shapes", "--config.data.name=shapes_pairs "),
         ("pets", "classifier_imagenet", "--config.data.name=pets "),
     ],
 )
@@ -125,6 +127,17 @@ def test_the_command_for_a_classifier(name, experiment, named):
     with pytest.raises(InputError) as raised:
         initial_classifier(config)
     assert str(raised.value).endswith(f"this makes one: {command}")
+
+
+@pytest.mark.parametrize("data", ["shapes", "tiny_imagenet", "imagenet", "cifar10"])
+def test_the_command_makes_a_classifier_that_fits_the_black_box(data):
+    config = importlib.import_module(f"configs.black_box_{data}").get_config()
+    command = classifier_command(config)
+    assert "--config.data.name" not in command
+    advised = importlib.import_module(f"configs.classifier_{data}")
+    assert f"--config configs/classifier_{data}.py --workdir" in command
+    for name in ("network", "width", "stem"):
+        assert config.classifier[name] == advised.get_config().classifier[name]
 
 
 def test_the_command_for_a_classifier_says_where_it_starts():
