@@ -38,9 +38,10 @@ def make_run(workdir, stage="casm", image_size=SIZE):
             "data_dir": "nowhere",
             "image_size": image_size,
             "batch_size": 2,
+            "mean": [0.5, 0.5, 0.5],
             "num_threads": 1,
         },
-        "classifier": {"num_classes": 10},
+        "classifier": {"num_classes": 10, "function": "gone:logits"},
         stage: {"thinning": "L100"},
     }
     workdir.mkdir(parents=True)
