@@ -129,12 +129,16 @@ def total_variation(masks: Masks) -> Float[Array, "B"]:
 
 def margin(logits: Logits, labels: Labels, output: str) -> Float[Array, "B"]:
     """By how much the true class wins: over the best other one, or over 0 (sigmoid)."""
-    classes = jnp.arange(logits.shape[-1])
     true = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
     if output == "sigmoid":
         return true
-    others = jnp.where(classes[None] == labels[:, None], -jnp.inf, logits)
-    return true - jnp.max(others, axis=-1)
+    return true - jnp.max(_of_other_classes(logits, labels), axis=-1)
+
+
+def _of_other_classes(logits: Logits, labels: Labels) -> Logits:
+    """The logits with minus infinity for the true class."""
+    classes = jnp.arange(logits.shape[-1])
+    return jnp.where(classes[None] == labels[:, None], -jnp.inf, logits)
 
 
 def log_probability(logits: Logits, labels: Labels, output: str) -> Float[Array, "B"]:
@@ -149,8 +153,7 @@ def log_other_probability(
     """log(1 - p) of the true class, exact also where p is nearly one."""
     if output == "sigmoid":
         return log_probability(-logits, labels, output)
-    classes = jnp.arange(logits.shape[-1])
-    others = jnp.where(classes[None] == labels[:, None], -jnp.inf, logits)
+    others = _of_other_classes(logits, labels)
     return jax.nn.logsumexp(others, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
 
 

@@ -396,7 +396,5 @@ def test_imagenet_mini_comes_out_as_filed(shared_data, tmp_path):
         edges = [words[i + 1 : i + 5] for i in range(0, len(words), 5)]
         filed = val[f"{image_id}.JPEG"]["boxes_pixels"].tolist()
         assert sorted(filed) == sorted([int(edge) for edge in row] for row in edges)
-        image = cv2.imdecode(
-            np.frombuffer(val[f"{image_id}.JPEG"]["image"], np.uint8), cv2.IMREAD_COLOR
-        )
-        assert image.shape == (227, 227, 3)
+        encoded = np.frombuffer(val[f"{image_id}.JPEG"]["image"], np.uint8)
+        assert cv2.imdecode(encoded, cv2.IMREAD_COLOR).shape == (227, 227, 3)
