@@ -7,10 +7,13 @@ r"""Evaluates a run that trained a masker: localisation, saliency metric, pictur
 Prints a table and writes it, with everything needed to believe it, to `results.json`
 in `--out`, beside grids of pictures. Further runs and the naive baselines stand in the
 same table, measured on the same images; the baselines with the run's own classifier. A
-masker that explains a class is asked for the true one. Other classifiers judge the
-masks: what they answer to the image, to what a mask keeps, to what it leaves.
+masker that explains a class is asked for the true one. With `--iterations 200` there
+is also a row of masks that are optimised one by one, without a masker. Other
+classifiers judge the masks: what they answer to the image, to what a mask keeps, to
+what it leaves.
 """
 
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,24 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from absl import flags
-from jaxtyping import UInt8
 
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation import judging, rules, table
-from saliency_jax.evaluation.asking import (
-    Asked,
-    ask_for_classes,
-    measure_selectivity,
-)
+from saliency_jax.evaluation.asking import measure_selectivity
 from saliency_jax.evaluation.classes import check_classes, training_classes
+from saliency_jax.evaluation.drawing import draw_pictures
+from saliency_jax.evaluation.explainers import iterative, iterative_options, trained
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges, origins
 from saliency_jax.evaluation.runs import Run, load_beside, load_run, with_confidence
-from saliency_jax.evaluation.showing import Shown, choose, show
-from saliency_jax.metrics.localisation import VARIANTS, binarise, predicted_boxes
-from saliency_jax.report.figures import class_grid, localisation_grid, save_png
+from saliency_jax.metrics.localisation import VARIANTS
 from saliency_jax.report.results import (
     ROW_NAMES,
     describe,
@@ -44,10 +41,6 @@ from saliency_jax.report.results import (
     write_results,
 )
 from saliency_jax.training import run_folder
-
-GRIDS = 4
-COLUMNS = 7
-ROWS, CLASSES = 8, 5  # of the picture of several classes
 
 
 def define_flags() -> None:
@@ -73,6 +66,13 @@ def define_flags() -> None:
         [],
         "Further runs of either stage, comma-separated, whose last checkpoints get "
         "rows of their own, each at its own image size.",
+    )
+    flags.DEFINE_integer(
+        "iterations",
+        None,
+        "Adds a row of masks optimised one by one for so many iterations against the "
+        "run's own classifier, without a masker (the authors' code: 200).",
+        lower_bound=1,
     )
     flags.DEFINE_list(
         "judges",
@@ -116,6 +116,7 @@ def main(argv: Sequence[str]) -> None:
         limit=values.limit,
         checkpoint=values.checkpoint,
         beside=values.beside,
+        iterations=values.iterations,
         judges=values.judges,
         crop_classifier=values.crop_classifier,
         confidence=values.confidence,
@@ -134,6 +135,7 @@ def evaluate(
     limit: int | None = None,
     checkpoint: str = "last",
     beside: Sequence[str] = (),
+    iterations: int | None = None,
     judges: Sequence[str] = (),
     crop_classifier: str | None = None,
     confidence: float | None = None,
@@ -152,6 +154,8 @@ def evaluate(
       checkpoint: "last", "best", or the step of a kept one.
       beside: workdirs of further runs, for rows of their own; each is shown the same
         images at its own size.
+      iterations: of the descent for each image of the row "iterative", see
+        `evaluation.explainers.iterative_options`; no such row if None.
       judges: classifiers that judge the masks, see `evaluation.judges.load_judges`.
       crop_classifier: what answers to the crops of the saliency metric, as one of
         `judges`; the run's own classifier if None.
@@ -173,6 +177,14 @@ def evaluate(
     source = sources.open_source(data, data_dir, split)
     check_classes(run.workdir, config, source)
     runs = {stage: run, **load_beside(beside, source, ROW_NAMES)}
+    explainers = {
+        name: trained(other.masker, other.image_size) for name, other in runs.items()
+    }
+    if iterations is not None:
+        descent = iterative_options(config, iterations)
+        explainers["iterative"] = iterative(
+            run.masker.classifier, size, descent, config["seed"]
+        )
     loaded = load_judges(judges, source, size)
     crop_judge = Judge(run.workdir, run.masker.classifier, size, run.step)
     if crop_classifier:
@@ -189,7 +201,7 @@ def evaluate(
         limit=count,
     )
     measurements = table.measure(
-        runs, crop_judge, batches, count, batch_size, variant=variant
+        explainers, crop_judge, batches, count, batch_size, variant=variant
     )
     own = measurements.outcomes[stage]
     known = training_classes(config, data_dir if data == trained_on else filed_dir)
@@ -198,8 +210,6 @@ def evaluate(
         name: table.tabulate(measurements, counted) for name, counted in groups.items()
     }
     scores = own.measured[stage].scores
-    chosen = choose(scores, GRIDS * COLUMNS, COLUMNS)
-    names, mean = source.class_names, run.mean
     pairs = {}
     if "other_mask" in next(batches(image_size=size)):
         pairs = {
@@ -208,16 +218,7 @@ def evaluate(
             )
             for name, other in runs.items()
         }
-    pictures = [
-        path
-        for name, shown in show(run.masker, source, chosen, size).items()
-        for path in draw(name, shown, names, mean, variant, out)
-    ]
-    if stage == "black_box":
-        first = chosen["grid"][:ROWS]
-        asked = ask_for_classes(run.masker, source, first, size, CLASSES)
-        pictures.append(out / "classes.png")
-        save_png(pictures[-1], draw_classes(asked, names, mean))
+    pictures = draw_pictures(run, source, scores, variant, out)
     how = {
         **run_folder.environment(),
         "opencv": cv2.__version__,
@@ -246,6 +247,13 @@ def evaluate(
         **own.seconds,
         "crop_seconds": measurements.crop_seconds,
     }
+    if iterations is not None:
+        how["iterative"] = {
+            "rule": rules.ITERATIVE,
+            "seed": config["seed"],
+            **dataclasses.asdict(descent),
+            **measurements.outcomes["iterative"].seconds,
+        }
     judged = {}
     if loaded:
         how["judging_rule"] = rules.JUDGING
@@ -257,7 +265,7 @@ def evaluate(
             batch_size,
             variant=variant,
             row=stage,
-            mean=mean,
+            mean=run.mean,
         )
         how |= answers.seconds
         judged = summarise_judges(loaded, answers, run.workdir, source.num_classes)
@@ -299,50 +307,6 @@ def summarise_judges(
         }
         for name, judge in judges.items()
     }
-
-
-def draw(
-    name: str,
-    shown: Sequence[Shown],
-    class_names: Sequence[str],
-    mean: Sequence[float],
-    variant: str,
-    out: Path,
-) -> list[Path]:
-    """Writes the grids of pictures, `<name>_<number>.png`, and returns their paths."""
-    paths = []
-    for first in range(0, len(shown), COLUMNS):
-        group = shown[first : first + COLUMNS]
-        masks = np.stack([one.mask for one in group])
-        picture = localisation_grid(
-            np.stack([one.image for one in group]),
-            binarise(masks, variant),
-            predicted_boxes(masks, variant),
-            [one.boxes for one in group],
-            [class_names[one.label] for one in group],
-            mean,
-        )
-        paths.append(out / f"{name}_{first // COLUMNS}.png")
-        save_png(paths[-1], picture)
-    return paths
-
-
-def draw_classes(
-    shown: Sequence[Asked], class_names: Sequence[str], mean: Sequence[float]
-) -> UInt8[np.ndarray, "P Q 3"]:
-    """Draws what the masks of each image keep when asked for several classes."""
-    return class_grid(
-        [one.image for one in shown],
-        [one.masks for one in shown],
-        [
-            [
-                class_names[label] + " (true)" * (number == 0)
-                for number, label in enumerate(one.labels)
-            ]
-            for one in shown
-        ],
-        mean,
-    )
 
 
 def make_writable(out: Path) -> None:

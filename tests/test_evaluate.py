@@ -4,11 +4,13 @@ import json
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import evaluate
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation import runs
+from saliency_jax.models.classifier import Classifier
 from tests.painted import SIZE, paint, painted_masker, source_of
 
 BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
@@ -43,6 +45,7 @@ def make_run(workdir, stage="casm", image_size=SIZE):
         },
         "classifier": {"num_classes": 10, "function": "gone:logits"},
         stage: {"thinning": "L100"},
+        "seed": 3,
     }
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(config))
@@ -231,6 +234,50 @@ def test_what_cannot_stand_beside_is_named(tmp_path, painted_run):
     config["data"]["class_names"].reverse()
     (other / "config.json").write_text(json.dumps(config))
     assert "class 0 is 'class 9' there" in message(other)
+
+
+@pytest.fixture
+def bright_run(painted_run, monkeypatch, masker):
+    """A run whose classifier has a gradient: of each class, how bright its strip is."""
+    strips = np.eye(10, dtype=np.float32).repeat(2, axis=0)[:SIZE]
+
+    def logits(images):
+        return 20 * jnp.einsum("bhwc,hk->bk", images, strips) / SIZE
+
+    bright = masker.replace(classifier=Classifier.from_function(logits))
+    monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (bright, 7))
+    return painted_run
+
+
+def test_a_row_of_masks_without_a_masker(bright_run, tmp_path, capsys):
+    evaluate.evaluate(bright_run, out=tmp_path / "without")
+    assert "iterative" not in capsys.readouterr().out
+    beside = str(make_run(tmp_path / "iterative"))
+    evaluate.evaluate(bright_run, iterations=3, beside=[beside])
+    without = results_of(tmp_path / "without")
+    results = results_of(bright_run / "evaluation")
+    rows, how = results["rows"], results["how"]
+    # the folder has the name of the row
+    baselines = ["whole_image", "center_box", "ground_truth_box"]
+    assert list(rows) == ["casm", beside, "iterative", *baselines]
+    assert all(rows[name] == without["rows"][name] for name in ("casm", *baselines))
+    assert rows["iterative"].keys() == rows["casm"].keys()
+    assert rows["iterative"]["accuracy"] == rows["casm"]["accuracy"]
+    assert 0 < rows["iterative"]["mask_mean"] < 1
+
+    assert list(how["beside"]) == [beside] and "iterative" not in without["how"]
+    row = how["iterative"]
+    assert (row["iterations"], row["seed"], row["mask_size"]) == (3, 3, 32)
+    assert row["objective"]["area_weight"] == 11
+    assert row["removal"]["removal"] == "alternative"
+    assert row["network_seconds"] > 0 and "optimised by itself" in row["rule"]
+    assert "\niterative mask " in capsys.readouterr().out
+
+
+def test_no_iteration_is_refused_before_the_work(bright_run):
+    with pytest.raises(InputError, match="iterations is 0: it must be at least 1"):
+        evaluate.evaluate(bright_run, iterations=0)
+    assert not (bright_run / "evaluation").exists()
 
 
 def test_a_masker_whose_black_box_is_gone_is_refused(painted_run, monkeypatch, masker):

@@ -72,6 +72,7 @@ def iterative_masks(
     targets: int | Int[Array | np.ndarray, "..."] | None = None,
     *,
     key: Key[Array, ""],
+    places: Int[Array | np.ndarray, "..."] | None = None,
     options: IterativeOptions = IterativeOptions(),
     batch_size: int | None = None,
 ) -> Float[Array, "B H W"]:
@@ -87,7 +88,9 @@ def iterative_masks(
       images: RGB `[B, H, W, 3]`, `uint8` or floats in [0, 1].
       targets: the class that each mask explains, or one class for all. None: the class
         that the classifier predicts.
-      key: an image's draws depend on it and on the image's place among `images`.
+      key: an image's draws depend on it and on the image's place.
+      places: of the images, where they are a part of more; with these an image has the
+        mask that it has among all of them. None: those among `images`, from 0.
       options: the objective, the removal and the descent.
       batch_size: how many masks to optimise at once, to bound memory; None means all.
 
@@ -95,8 +98,8 @@ def iterative_masks(
       Masks in [0, 1], 1 = salient; `float32`.
 
     Raises:
-      InputError: the images or the targets have another shape, the classifier does not
-        know such a class, or `batch_size` is below 1.
+      InputError: the images, the targets or the places have another shape, the
+        classifier does not know such a class, or `batch_size` is below 1.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise InputError(
@@ -109,9 +112,15 @@ def iterative_masks(
     images = jnp.asarray(images)
     if targets is not None:
         targets = _checked(targets, classifier, images)
+    places = jnp.arange(len(images)) if places is None else jnp.asarray(places)
+    if places.shape != images.shape[:1]:
+        raise InputError(
+            f"places of shape {places.shape} for {len(images)} images: expected one "
+            f"for each, {images.shape[:1]}"
+        )
     if batch_size is not None and batch_size >= len(images):
         batch_size = None  # the same program
-    return _jitted(classifier, images, targets, key, options, batch_size)
+    return _jitted(classifier, images, targets, key, places, options, batch_size)
 
 
 def _checked(
@@ -143,21 +152,22 @@ def _jitted(
     images: Num[Array, "B H W 3"],
     targets: Labels | None,
     key: Key[Array, ""],
+    places: Int[Array, "B"],
     options: IterativeOptions,
     batch_size: int | None,
 ) -> Masks:
     count = len(images)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     inputs = (images, targets, keys)
     optimise = lambda inputs: _optimised(classifier, *inputs, options)
     if batch_size is None:
         return optimise(inputs)
     batches = -(-count // batch_size)
     # Copies of the last image fill the last batch.
-    places = jnp.minimum(jnp.arange(batches * batch_size), count - 1)
-    places = places.reshape(batches, batch_size)
+    rows = jnp.minimum(jnp.arange(batches * batch_size), count - 1)
+    rows = rows.reshape(batches, batch_size)
     masks = jax.lax.map(
-        lambda chosen: optimise(jax.tree.map(lambda x: x[chosen], inputs)), places
+        lambda chosen: optimise(jax.tree.map(lambda x: x[chosen], inputs)), rows
     )
     return masks.reshape(-1, *masks.shape[2:])[:count]
 

@@ -17,6 +17,13 @@ JUDGING = (
     "trained at"
 )
 
+ITERATIVE = (
+    "no masker: the mask of each image optimised by itself against the run's own "
+    "classifier for the true class, with the objective and the constants of the "
+    "authors' iterative code; of a run of stage black_box its own removal and "
+    "black_box.output; draws by the run's seed and the image's place in the data"
+)
+
 SALIENCY_METRIC = (
     "sm = log(max(area of the box, 0.05)) - log(probability of the true class in its "
     "crop), in nats, lower is better; the row's predicted box, cut from the image at "

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ from tqdm import tqdm
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.timing import call_timed, timed
 from saliency_jax.metrics import rows
-from saliency_jax.saliency import Masker
 from saliency_jax.training import sharding
 from saliency_jax.training.evaluators import top_hits
-from saliency_jax.types import Batch
+from saliency_jax.types import Batch, Logits, Masks
 
 IMAGES_PER_TASK = 8  # of the metric part: a few MB at 224 pixels, near the cores
 BATCH_FIELDS = ("image", "label", "boxes_pixels", "original_size")
@@ -41,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 def score_masks(
-    masker: Masker,
+    predict: Callable[..., tuple[Masks, Logits]],
     batches: Iterable[Batch],
     count: int,
     batch_size: int,
@@ -51,12 +50,10 @@ def score_masks(
 ) -> Outcome:
     """Passes all images through the networks, and the masks through the metrics.
 
-    A masker that shows the evidence of a class is asked for the true one.
-
     Threads measure one batch while the device computes the next.
 
     Args:
-      masker: of the run.
+      predict: what gives the masks; see `explainers.Explainer`.
       batches: finite, in order; padding is ignored.
       count: how many images there are.
       batch_size: of each batch.
@@ -67,8 +64,8 @@ def score_masks(
       InputError: when a mask is not finite.
     """
     mesh = sharding.evaluation_mesh(batch_size)
-    masker = jax.device_put(masker, sharding.replicated(mesh))
-    predict = jax.jit(lambda masker, *asked: masker.predict(*asked))
+    predict = jax.device_put(predict, sharding.replicated(mesh))
+    jitted = jax.jit(lambda predict, *asked: predict(*asked))
 
     cv2.setNumThreads(1)  # the pool's threads are enough
     threads = os.cpu_count() or 1
@@ -80,23 +77,25 @@ def score_masks(
         tqdm(total=count, disable=None, unit="image") as bar,
     ):
         pending: list[Future] = []
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            places = np.arange(number * batch_size, (number + 1) * batch_size)
             asked = jax.device_put(
-                (batch["image"], batch["label"]), sharding.by_batch(mesh)
+                (batch["image"], batch["label"], places), sharding.by_batch(mesh)
             )
             if compiled is None:
                 with timed(seconds, "compile"):
-                    compiled = predict.lower(masker, *asked).compile()
+                    compiled = jitted.lower(predict, *asked).compile()
             with timed(seconds, "network"):
-                masks, logits = jax.device_get(compiled(masker, *asked))
+                masks, logits = jax.device_get(compiled(predict, *asked))
 
             valid = np.asarray(batch["valid"])
             batch = {name: np.asarray(batch[name])[valid] for name in BATCH_FIELDS}
             masks, logits = masks[valid], logits[valid]
             if not np.isfinite(masks).all():
                 raise InputError(
-                    "the run's masks are not finite: its training diverged; train "
-                    "again with a lower learning rate"
+                    f"the masks of the row {row} are not finite: a training diverged "
+                    "(train again with a lower learning rate), or the classifier has "
+                    "no finite gradient"
                 )
             with timed(seconds, "wait"):  # bounds the masks that are kept
                 wait(pending)

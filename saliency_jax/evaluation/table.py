@@ -1,4 +1,4 @@
-"""The results table: a row for each masker and baseline, over some of the images."""
+"""The results table: a row for each explainer and baseline, over some of the images."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from saliency_jax.evaluation.cropping import Boxes, judge_crops
+from saliency_jax.evaluation.explainers import Explainer
 from saliency_jax.evaluation.judges import Judge
-from saliency_jax.evaluation.runs import Run
 from saliency_jax.evaluation.scoring import Outcome, score_masks
 from saliency_jax.metrics import rows
 from saliency_jax.metrics.saliency_metric import SaliencyMetric
@@ -19,8 +19,8 @@ class Measurements(NamedTuple):
     """What the passes over all images gave.
 
     Attributes:
-      outcomes: of each masker by the name of its row, the run's own first.
-      measured: of each row, the maskers first.
+      outcomes: of each explainer by the name of its row, the run's masker first.
+      measured: of each row, the explainers first.
       crops: of each row.
       crop_seconds: what the crops took.
     """
@@ -32,7 +32,7 @@ class Measurements(NamedTuple):
 
 
 def measure(
-    runs: Mapping[str, Run],
+    explainers: Mapping[str, Explainer],
     crop_judge: Judge,
     batches: Callable[..., Iterable[Batch]],
     count: int,
@@ -40,11 +40,11 @@ def measure(
     *,
     variant: str,
 ) -> Measurements:
-    """Passes all images through each masker, and the boxes' crops through a classifier.
+    """Has all images explained, and shows the boxes' crops to a classifier.
 
     Args:
-      runs: by the names of their rows, the run's own first; the baselines are measured
-        at its image size.
+      explainers: by the names of their rows, the run's masker first; the baselines are
+        measured at its image size.
       crop_judge: what answers to the crops.
       batches: called with an `image_size`, gives all images once.
       count: how many images there are.
@@ -55,20 +55,20 @@ def measure(
       InputError: when a mask or an answer is not finite.
     """
     outcomes, measured = {}, {}
-    for row, run in runs.items():
-        images = batches(image_size=run.image_size)
+    for row, (predict, image_size) in explainers.items():
+        images = batches(image_size=image_size)
         outcomes[row] = score_masks(
-            run.masker, images, count, batch_size, variant=variant, row=row
+            predict, images, count, batch_size, variant=variant, row=row
         )
         measured[row] = outcomes[row].measured[row]
-    own = next(iter(runs))
+    own, masker = next(iter(explainers.items()))
     measured |= {
         row: baseline
         for row, baseline in outcomes[own].measured.items()
-        if row not in runs
+        if row not in explainers
     }
     boxes = {
-        row: Boxes(of_row.scores.predicted, runs.get(row, runs[own]).image_size)
+        row: Boxes(of_row.scores.predicted, explainers.get(row, masker).image_size)
         for row, of_row in measured.items()
     }
     images = batches(image_size=crop_judge.image_size)
@@ -79,7 +79,7 @@ def measure(
 def tabulate(
     measurements: Measurements, counted: Bool[np.ndarray, "B"]
 ) -> dict[str, rows.Row]:
-    """Returns the rows of the table; without any box there are the maskers' alone.
+    """Returns the rows of the table; without any box there are the explainers' alone.
 
     Args:
       measurements: of all images.

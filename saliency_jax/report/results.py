@@ -12,6 +12,7 @@ ROW_NAMES = {
     "image": "image",
     "casm": "CASM",
     "black_box": "black-box masker",
+    "iterative": "iterative mask",
     "whole_image": "whole image",
     "center_box": "centre box",
     "ground_truth_box": "ground-truth box",
@@ -116,6 +117,13 @@ def describe(tables: Mapping[str, Rows], how: Mapping[str, Any]) -> str:
         f"processor s in {how['metric_threads']} threads beside it, compilation "
         f"{how['compile_seconds']:.1f} s, all together {how['wall_seconds']:.1f} s"
     )
+    if "iterative" in how:
+        optimised, images = how["iterative"], how["images"]
+        notes += (
+            f"\niterative masks, {optimised['iterations']} iterations each: "
+            f"{images / optimised['network_seconds']:.3g} a second; the masker's "
+            f"{images / how['network_seconds']:.3g}"
+        )
     return "\n\n".join((*parts, notes))
 
 

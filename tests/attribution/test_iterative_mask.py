@@ -120,6 +120,19 @@ def test_masks_do_not_depend_on_the_size_of_the_batches(images):
     np.testing.assert_allclose(first[0], masks[0][0], atol=1e-5)
 
 
+def test_a_part_of_the_images_has_the_masks_that_it_has_among_all(images):
+    classifier, targets = classifier_of(PATCHES), np.array([0, 1, 2])
+    of = lambda images, targets, **places: np.asarray(
+        iterative_masks(classifier, images, targets, key=KEY, options=FEW, **places)
+    )
+    masks = of(images, targets)
+    part = {"images": images[1:], "targets": targets[1:]}
+    for batch_size in (None, 1):
+        there = of(**part, places=np.array([1, 2]), batch_size=batch_size)
+        np.testing.assert_allclose(there, masks[1:], atol=1e-5)
+    assert np.abs(of(**part) - masks[1:]).max() > 1e-3
+
+
 def test_each_image_has_draws_of_its_own_which_the_key_decides(images):
     twice = np.stack([images[0], images[0]])
     classifier = classifier_of(PATCHES)
@@ -210,6 +223,8 @@ def test_what_cannot_be_is_said(images):
     classifier = classifier_of(PATCHES)
     with pytest.raises(InputError, match=r"targets of shape \(2,\) for 3 images"):
         iterative_masks(classifier, images, np.array([0, 1]), key=KEY)
+    with pytest.raises(InputError, match=r"places of shape \(2,\) for 3 images"):
+        iterative_masks(classifier, images, 0, key=KEY, places=np.array([0, 1]))
     for target in (3, -1):
         with pytest.raises(InputError, match=f"target {target}: .* classes 0 to 2"):
             iterative_masks(classifier, images, target, key=KEY)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from saliency_jax.data import pipeline
+from saliency_jax.evaluation.explainers import trained
 from saliency_jax.evaluation.judging import judge_masks
 from saliency_jax.evaluation.scoring import score_masks
 from saliency_jax.evaluation.showing import show
@@ -64,9 +65,9 @@ def expected(masker):
 
 
 def test_the_true_class_is_asked_for(masker, expected):
-    count = len(RECORDS)
+    count, predict = len(RECORDS), trained(masker, SIZE).predict
     outcome = score_masks(
-        masker, batches(), count, 2, variant="real_time", row="black_box"
+        predict, batches(), count, 2, variant="real_time", row="black_box"
     )
     assert next(iter(outcome.measured)) == "black_box"
     np.testing.assert_allclose(

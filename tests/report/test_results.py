@@ -90,6 +90,17 @@ def test_the_saliency_metric_is_in_nats_and_shares_in_per_cent():
         "classifier of other: top-1 accuracy 62.5 %, top-5 100.0 %",
     ]
     assert "crops answered by judge at 96 pixels" in notes
+    assert "iterative" not in notes
+
+
+def test_the_time_that_a_masker_saves():
+    rows, seconds = TABLE | {"iterative": ROW}, {"network_seconds": 80.0}
+    how = EVALUATED | {"iterative": {"iterations": 200, **seconds}}
+    text = describe({"rows": rows}, how)
+    assert "\niterative mask    25.0 [20.0, 30.0]" in text
+    assert text.endswith(
+        "iterative masks, 200 iterations each: 0.0625 a second; the masker's 5"
+    )
 
 
 def test_unseen_classes_have_tables_of_their_own():
