@@ -10,7 +10,7 @@ from saliency_jax.types import Batch, Labels
 def present_classes(batch: Batch, num_classes: int) -> Bool[Array, "B K"]:
     """The classes of each image: all that the data tell of, or its label alone."""
     if "present" in batch:
-        return batch["present"]
+        return jnp.asarray(batch["present"])
     return jax.nn.one_hot(batch["label"], num_classes, dtype=bool)
 
 
@@ -49,8 +49,8 @@ def _nth_after(
 ) -> Labels:
     """The n-th of the chosen classes after a label, the first of all after the last."""
     num_classes = chosen.shape[-1]
-    following = (labels[:, None] + 1 + jnp.arange(num_classes)) % num_classes
-    following = following.astype(labels.dtype)
+    steps = jnp.arange(1, num_classes + 1, dtype=labels.dtype)
+    following = (labels[:, None] + steps[None]) % num_classes
     counted = jnp.cumsum(jnp.take_along_axis(chosen, following, axis=-1), axis=-1)
     place = jnp.argmax(counted >= n[:, None], axis=-1, keepdims=True)
     return jnp.take_along_axis(following, place, axis=-1)[:, 0]

@@ -94,7 +94,7 @@ def test_a_sigmoids_step_is_taught_all_labels_of_an_image():
     )
     step = jax.jit(step)
     state, losses, metrics = start(), [], {}
-    for _ in range(60):
+    for _ in range(120):
         state, metrics = step(state, batch | {"present": present})
         losses.append(float(metrics["loss"]))
     variables = {
