@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives import casm
