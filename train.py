@@ -151,6 +151,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             return evaluators.classification(
                 lambda images: jitted_classify(model, jax.device_put(images, by_batch)),
                 batches,
+                several_labels=model.output == "sigmoid",
             )
         return evaluators.localisation(
             lambda *batch: jitted_predict(model, *jax.device_put(batch, by_batch)),

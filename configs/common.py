@@ -62,6 +62,9 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     classifier.dtype = "float32"
     classifier.init = ""  # a classifier run's workdir, or a .pth / .safetensors file
     classifier.new_head = False  # a fresh last layer, for a weights file
+    # "softmax", or "sigmoid" of each class where images may have several labels; CASM
+    # takes the first only.
+    classifier.output = "softmax"
     classifier.label_smoothing = 0.0
     classifier.optimiser = ConfigDict(
         {
@@ -167,7 +170,7 @@ def black_box_config(arg: str, forms: tuple[str, ...] = ("smoke",)) -> ConfigDic
     # The masker's own encoder, which never changes either. Without a network: a copy of
     # the black box.
     config.encoder = encoder = ConfigDict(config.classifier.to_dict())
-    del encoder["function"]
+    del encoder["function"], encoder["output"]
     encoder.network = "resnet50"
     encoder.mean = ()  # of images in [0, 1]; empty: as the weights say
     encoder.std = ()

@@ -39,7 +39,8 @@ Batch = dict[str, Any]
     boxes_pixels   int32   [B, N, 4]   as filed; -1 where padded
     original_size  int32   [B, 2]      (width, height) that `boxes_pixels` refers to
     object_mask    bool    [B, H, W]   only from sources that have pixel masks
-    other_label    int32   [B]         only from sources of images with two objects:
-                                       the class of the one that is not the label's
-    other_mask     bool    [B, H, W]   of that other object
+    present        bool    [B, K]      only from sources of images with several labels:
+                                       the classes that are there, the label's too
+    other_mask     bool    [B, H, W]   only from sources of images with two objects: of
+                                       the one that is not the label's
 """

@@ -152,7 +152,6 @@ def test_the_published_black_box_run():
     assert float(rate(2999)) == pytest.approx(1e-3)
     assert config.black_box.to_dict() == {
         "variant": "author",
-        "output": "softmax",
         "fake": "inverted",
         "area_weight": 8.0,
         "area_power": 0.3,

@@ -12,12 +12,14 @@ import pytest
 import evaluate
 import train
 from saliency_jax import Classifier, load_masker, saliency_fn
+from saliency_jax.data import pipeline
 from saliency_jax.data.prepare import prepare
+from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
 from tests import own_networks
-from tests.runs import black_box_config, classifier_config, lines_of
+from tests.runs import black_box_config, casm_config, classifier_config, lines_of
 from tests.test_train import arrays_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -226,6 +228,11 @@ def test_a_function_of_the_users_own_is_a_black_box(
             "config.classifier.function = 'logits'",
         ),
         ({"black_box__variant": "mine"}, "unknown variant 'mine'"),
+        ({"classifier__output": "mine"}, "config.classifier.output = 'mine'"),
+        (
+            {"classifier__output": "sigmoid"},
+            "has classifier.output = 'softmax', this config has 'sigmoid'",
+        ),
         ({"removal__removal": "mine"}, "unknown removal 'mine'"),
         ({"masker__upsampling": "mine"}, "masker.upsampling = 'mine'"),
         ({"decoder__fake_probability": 1.5}, "fake_probability = 1.5"),
@@ -242,6 +249,37 @@ def test_mistakes_are_found_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         train.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_images_with_several_labels(deep_classifier_run, tmp_path):
+    """A classifier of independent classes, its masker, and its saliency metric."""
+    data = str(tmp_path)
+    prepare("shapes_pairs", data, image_size=32, num_train=40, num_validation=10)
+    changed = {"data__name": "shapes_pairs/32x32", "classifier__output": "sigmoid"}
+    classifier, masker = tmp_path / "classifier", tmp_path / "masker"
+    train.train(
+        classifier_config(
+            data,
+            classifier__network="resnet10",
+            # A classifier may learn to tell more than one of its labels.
+            classifier__init=str(deep_classifier_run),
+            **changed,
+        ),
+        classifier,
+    )
+    assert {"accuracy", "loss"} <= lines_of(classifier)[0].keys()
+    train.train(black_box_config(data, classifier, **changed), masker)
+    loaded = load_masker(masker)
+    assert loaded.classifier.output == "sigmoid"
+    evaluate.evaluate(masker, judges=[str(classifier)])
+    rows = json.loads((masker / "evaluation" / "results.json").read_text())["rows"]
+    source = open_source("shapes_pairs/32x32", data, "validation")
+    (batch,) = pipeline.eval_batches(source, batch_size=10, image_size=32)
+    logits = np.asarray(loaded.classifier(batch["image"]))
+    scores = np.log1p(np.exp(-logits[np.arange(10), batch["label"]]))
+    assert rows["whole_image"]["sm"] == pytest.approx(scores.mean(), rel=1e-3)
+    with pytest.raises(InputError, match="CASM plays against a softmax"):
+        train.train(casm_config(data, classifier, **changed), tmp_path / "casm")
 
 
 def test_an_encoder_of_its_own_may_have_other_classes(

@@ -219,6 +219,7 @@ def _optimised(
             targets,
             jnp.ones(count, bool),
             options.objective,
+            classifier.output,
         )
         return jnp.sum(losses)
 

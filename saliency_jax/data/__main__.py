@@ -45,7 +45,8 @@ _BOXES = flags.DEFINE_string(
     "boxes",
     None,
     "image_folder: CSV file of path,xmin,ymin,xmax,ymax in pixels, xmax and ymax "
-    "exclusive, paths relative to --source.",
+    "exclusive, paths relative to --source; with a sixth column, class, images have "
+    "several labels.",
 )
 _VALIDATION_FRACTION = flags.DEFINE_float(
     "validation_fraction",

@@ -90,6 +90,7 @@ def make_train_iterator(
         flip=flip,
         erasing_probability=erasing_probability,
         max_boxes=max(1, source.max_boxes),
+        num_classes=source.num_classes,
     )
     examples = grain.MapDataset.source(source).seed(seed)
     examples = examples[jax.process_index() :: processes]
@@ -199,6 +200,7 @@ def eval_batches(
         image_size=image_size,
         resize_to=resize_to,
         max_boxes=max(1, source.max_boxes),
+        num_classes=source.num_classes,
     )
     examples = grain.MapDataset.source(source)
     if limit is not None:

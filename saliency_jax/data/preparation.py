@@ -281,6 +281,7 @@ def _write_metadata(
             recipe.class_names,
             recipe.object_masks,
             recipe.other_objects,
+            recipe.other_labels,
         ),
         metadata=tfds.core.MetadataDict(metadata),
     )

@@ -32,6 +32,10 @@ _IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 MASKS = ("object_mask", "other_mask")
 """The pixel masks that an example may have."""
 
+# Features: of the other one of two objects; of any number.
+_OTHER_LABELS = ("other_label", "other_labels")
+_NO_LABELS = np.zeros(0, np.int64)
+
 Example = dict[str, Any]
 """One image with its annotation.
 
@@ -46,9 +50,10 @@ As a source gives it, `image` and the masks are encoded bytes:
     original_size  int32   [2]            (width, height); absent if not filed
     upright        bool                   whether decoding obeys an EXIF orientation
     object_mask    bytes, only where the source has masks   -> bool [H, W]
-    other_label    int, only where images have two objects (`shapes_pairs`): the class
-                   of the object that `label`, `boxes` and `object_mask` do not tell of
-    other_mask     bytes, of that object                    -> bool [H, W]
+    other_labels   int64 [n], only where images have several labels: the classes that
+                   `label`, `boxes` and `object_mask` do not tell of
+    other_mask     bytes, only where images have two objects (`shapes_pairs`): of the
+                   other one                                -> bool [H, W]
 """
 
 
@@ -68,6 +73,8 @@ class Source:
     """The features of each example of the whole split, images not decoded."""
     upright: bool = False
     """Whether images are shown, and boxes filed, as their EXIF orientation says."""
+    has_several_labels: bool = False
+    """Whether an image may show classes besides that of its label."""
     indices: Int[np.ndarray, "n"] | None = None
     """The records that belong to this source; None means all."""
 
@@ -107,8 +114,9 @@ class Source:
         }
         if "original_size" in fields:
             example["original_size"] = np.asarray(fields["original_size"], np.int32)
-        if "other_label" in fields:
-            example["other_label"] = int(np.asarray(fields["other_label"]).item())
+        if self.has_several_labels:
+            others = [fields[name] for name in _OTHER_LABELS if name in fields]
+            example["other_labels"] = np.concatenate([_NO_LABELS, *others])
         example |= {name: fields[name] for name in MASKS if name in fields}
         return example
 
@@ -196,6 +204,7 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
             stops=tuple(itertools.accumulate(shard.take for shard in shards)),
         ),
         upright=metadata.get("upright", False),
+        has_several_labels=any(name in info.features for name in _OTHER_LABELS),
     )
 
 

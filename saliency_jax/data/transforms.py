@@ -24,7 +24,6 @@ AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 UPRIGHT = cv2.IMREAD_COLOR
 
 _JPEG = b"\xff\xd8"
-_LABELS = ("label", "other_label")
 
 
 def decode(example: Example) -> Example:
@@ -252,6 +251,7 @@ def train_example(
     flip: bool,
     erasing_probability: float,
     max_boxes: int,
+    num_classes: int,
 ) -> Example:
     """Turns an undecoded example of a source into an augmented row of a batch."""
     example = random_resized_crop(decode(example), image_size, min_area, rng)
@@ -259,19 +259,26 @@ def train_example(
         example = random_flip(example, rng)
     if erasing_probability:
         example = random_erasing(example, erasing_probability, rng)
-    return _row(pad_boxes(example, max_boxes))
+    return _row(pad_boxes(example, max_boxes), num_classes)
 
 
 def eval_example(
-    example: Example, *, image_size: int, resize_to: int, max_boxes: int
+    example: Example,
+    *,
+    image_size: int,
+    resize_to: int,
+    max_boxes: int,
+    num_classes: int,
 ) -> Example:
     """Turns an undecoded example of a source into a row of a batch, by rule."""
     example = resize_and_centre_crop(decode(example), resize_to, image_size)
-    return _row(pad_boxes(example, max_boxes))
+    return _row(pad_boxes(example, max_boxes), num_classes)
 
 
-def _row(example: Example) -> Example:
-    labels = {name: np.int32(example[name]) for name in _LABELS if name in example}
-    row = example | labels | {"valid": np.True_}
+def _row(example: Example, num_classes: int) -> Example:
+    row = example | {"label": np.int32(example["label"]), "valid": np.True_}
+    if "other_labels" in row:
+        row["present"] = np.zeros(num_classes, bool)
+        row["present"][[example["label"], *row.pop("other_labels")]] = True
     del row["file_name"]
     return row

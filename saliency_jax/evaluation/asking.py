@@ -65,8 +65,9 @@ def ask_for_classes(
     ):
         image, true = batch["image"][0], int(batch["label"][0])
         order = np.argsort(-np.asarray(answers(masker, batch["image"]))[0])
-        # Of a picture with two objects the second is worth a column.
-        named = [true, *batch.get("other_label", ()), *order]
+        # Whatever else is in the picture is worth a column.
+        present = np.flatnonzero(batch.get("present", ()))
+        named = [true, *present, *order]
         labels = tuple(dict.fromkeys(map(int, named)))[:classes]
         images = np.repeat(image[None], len(labels), axis=0)
         masks = saliency_fn(masker, images, np.array(labels))

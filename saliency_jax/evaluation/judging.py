@@ -235,8 +235,8 @@ def answer(
     logits = classifier(images)
     return judgement.Answers(
         terms.is_correct(logits, labels),
-        terms.cross_entropy(logits, labels),
-        -terms.negative_entropy(logits),
+        -terms.log_probability(logits, labels, classifier.output),
+        terms.entropy(logits, classifier.output),
     )
 
 

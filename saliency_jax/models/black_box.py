@@ -27,18 +27,30 @@ def create_black_box(config: Mapping[str, Any] | ConfigDict) -> Classifier:
     """
     section, data = config["classifier"], config["data"]
     if section["function"]:
-        return own_black_box(section["function"])
+        return own_black_box(section["function"], filed_output(section))
     return Classifier(
-        {}, create_classifier(section), data["mean"], data["std"], data["class_names"]
+        {},
+        create_classifier(section),
+        data["mean"],
+        data["std"],
+        data["class_names"],
+        filed_output(section),
     )
 
 
-def own_black_box(name: str) -> Classifier:
+def filed_output(section: Mapping[str, Any] | ConfigDict) -> str:
+    """What the logits of a config's classifier mean; runs of old have not filed it."""
+    return section.get("output", "softmax")
+
+
+def own_black_box(name: str, output: str = "softmax") -> Classifier:
     """Returns the user's function, or `Classifier`, of that name as a classifier.
 
     Args:
       name: `package.module:function`, of a function from float32 images in [0, 1] to
         logits.
+      output: what the logits mean, one of `models.classifier.OUTPUTS`. A `Classifier`
+        says it itself.
 
     Raises:
       InputError: there is nothing of that name.
@@ -46,7 +58,7 @@ def own_black_box(name: str) -> Classifier:
     function = find_function(name, "config.classifier.function")
     if isinstance(function, Classifier):
         return function
-    return Classifier.from_function(function)
+    return Classifier.from_function(function, output=output)
 
 
 def count_classes(classifier: Classifier, name: str, image_size: int) -> int:

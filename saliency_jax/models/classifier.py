@@ -18,6 +18,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+OUTPUTS = ("softmax", "sigmoid")
+"""What logits mean: one class of all, or each class by itself, for several labels."""
+
+
 def normalise(
     images: Num[Array | np.ndarray, "... H W C"],
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -78,6 +82,10 @@ class Classifier:
       mean: of each channel, for images in [0, 1].
       std: of each channel, for images in [0, 1].
       labels: the names of the K classes, in order; empty if they have none.
+      output: what the logits mean, one of `OUTPUTS`.
+
+    Raises:
+      InputError: for an unknown output.
     """
 
     variables: PyTree
@@ -85,8 +93,14 @@ class Classifier:
     mean: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_MEAN)
     std: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_STD)
     labels: Sequence[str] = flax.struct.field(pytree_node=False, default=())
+    output: str = flax.struct.field(pytree_node=False, default="softmax")
 
     def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise InputError(
+                f"unknown output {self.output!r} of a classifier: expected one of "
+                f"{OUTPUTS}"
+            )
         # `jax.jit` hashes what is static, and people write lists.
         for name in ("mean", "std", "labels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -99,6 +113,7 @@ class Classifier:
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         labels: Sequence[str] = (),
+        output: str = "softmax",
     ) -> "Classifier":
         """Makes a classifier of any function in JAX.
 
@@ -113,11 +128,12 @@ class Classifier:
           mean: of each channel, for images in [0, 1].
           std: of each channel, for images in [0, 1].
           labels: the names of the K classes, in order.
+          output: what the logits mean, one of `OUTPUTS`.
         """
         if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
             logits_fn = jax.tree_util.Partial(logits_fn)
         variables = {"params": {FUNCTION: logits_fn}}
-        return cls(variables, LogitsFunction(), mean, std, labels)
+        return cls(variables, LogitsFunction(), mean, std, labels, output)
 
     def __call__(
         self, images: Num[Array | np.ndarray, "B H W C"]

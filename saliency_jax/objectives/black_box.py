@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from saliency_jax.errors import InputError
+from saliency_jax.objectives.terms import log_probability
 from saliency_jax.types import Labels, Logits, Masks
 
 VARIANTS = ("author", "paper")
-OUTPUTS = ("softmax", "sigmoid")
 FAKES = ("inverted", "area_only")
 
 
@@ -27,7 +27,6 @@ class BlackBoxOptions:
 
     Attributes:
       variant: "author" or "paper".
-      output: of the black box: "softmax", or "sigmoid" with several labels.
       fake: what a mask of a class that is not there is asked for: "inverted", that its
         removal does not hurt the true class and what it keeps does not show it, or
         "area_only", that it is small.
@@ -43,11 +42,10 @@ class BlackBoxOptions:
       weak_margin: of the other three margins; the code's only.
 
     Raises:
-      InputError: for an unknown variant, output or fake.
+      InputError: for an unknown variant or fake.
     """
 
     variant: str
-    output: str
     fake: str
     area_weight: float
     area_power: float
@@ -60,7 +58,7 @@ class BlackBoxOptions:
     weak_margin: float = 1.0
 
     def __post_init__(self) -> None:
-        known = {"variant": VARIANTS, "output": OUTPUTS, "fake": FAKES}
+        known = {"variant": VARIANTS, "fake": FAKES}
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise InputError(f"unknown {name} {value!r}: expected one of {values}")
@@ -86,14 +84,14 @@ PAPER = {
 }
 
 
-def published(variant: str, output: str = "softmax") -> BlackBoxOptions:
+def published(variant: str) -> BlackBoxOptions:
     """The constants of the code that trained ("author") or of the paper.
 
     Raises:
-      InputError: for an unknown variant or output.
+      InputError: for an unknown variant.
     """
     constants = PAPER if variant == "paper" else AUTHOR
-    return BlackBoxOptions(variant=variant, output=output, **constants)
+    return BlackBoxOptions(variant=variant, **constants)
 
 
 def area(masks: Masks, power: float) -> Float[Array, "B"]:
@@ -141,12 +139,6 @@ def _of_other_classes(logits: Logits, labels: Labels) -> Logits:
     return jnp.where(classes[None] == labels[:, None], -jnp.inf, logits)
 
 
-def log_probability(logits: Logits, labels: Labels, output: str) -> Float[Array, "B"]:
-    """Of the true class, by a softmax over all or a sigmoid of its own."""
-    logs = jax.nn.log_sigmoid if output == "sigmoid" else jax.nn.log_softmax
-    return jnp.take_along_axis(logs(logits), labels[:, None], axis=-1)[:, 0]
-
-
 def log_other_probability(
     logits: Logits, labels: Labels, output: str
 ) -> Float[Array, "B"]:
@@ -164,6 +156,7 @@ def black_box_loss(
     labels: Labels,
     is_real: Bool[Array, "B"],
     options: BlackBoxOptions,
+    output: str = "softmax",
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """The loss of each image, and its terms before they are weighted.
 
@@ -171,29 +164,31 @@ def black_box_loss(
       masks: in [0, 1], 1 = salient, as the masker drew them for the asked class.
       kept_logits: of the black box for the salient part alone.
       removed_logits: of the black box for the image without it.
-      labels: the true classes, also where another class was asked for.
+      labels: the true classes, also where another class was asked for; of several in an
+        image, the one that was asked for, or any.
       is_real: whether the true class was asked for.
       options: variant and constants.
+      output: of the black box, one of `models.classifier.OUTPUTS`.
 
     Returns:
       The weighted sum `[B]`; "area", "smoothness", "preserver" and "destroyer", `[B]`
       each. With `fake="area_only"` only area and smoothness count for fakes.
     """
     if options.variant == "author":
-        kept = margin(kept_logits, labels, options.output)
-        removed = margin(removed_logits, labels, options.output)
+        kept = margin(kept_logits, labels, output)
+        removed = margin(removed_logits, labels, output)
         toward = lambda d: jax.nn.relu(options.weak_margin - d)
         away = lambda d, by: jax.nn.relu(by + d)
         weak, strong = options.weak_margin, options.strong_margin
         preserver = jnp.where(is_real, toward(kept), away(kept, weak))
         destroyer = jnp.where(is_real, away(removed, strong), toward(removed))
     else:
-        kept = log_probability(kept_logits, labels, options.output)
-        removed = log_probability(removed_logits, labels, options.output)
+        kept = log_probability(kept_logits, labels, output)
+        removed = log_probability(removed_logits, labels, output)
         # Exponents of logarithms: the power of a probability of 0 has no gradient.
         faded = jnp.exp(options.destroyer_power * removed)
-        not_kept = -log_other_probability(kept_logits, labels, options.output)
-        others = log_other_probability(removed_logits, labels, options.output)
+        not_kept = -log_other_probability(kept_logits, labels, output)
+        others = log_other_probability(removed_logits, labels, output)
         present = jnp.exp(options.destroyer_power * others)
         preserver = jnp.where(is_real, -kept, not_kept)
         destroyer = jnp.where(is_real, faded, present)

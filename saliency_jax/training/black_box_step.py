@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool
 
 from saliency_jax import prng
 from saliency_jax.masking import to_float
@@ -21,6 +21,7 @@ from saliency_jax.objectives import terms
 from saliency_jax.objectives.black_box import BlackBoxOptions, black_box_loss
 from saliency_jax.removal import RemovalOptions, remove_evidence
 from saliency_jax.training.classifier_step import Metrics
+from saliency_jax.training.labels import draw_classes, present_classes
 from saliency_jax.training.optim import Optimiser
 from saliency_jax.training.state import NetState, TrainState
 from saliency_jax.types import Batch, Labels, Masks, PyTree
@@ -89,28 +90,6 @@ def init_masker(variables: PyTree, phases: Mapping[str, PhaseOptions]) -> NetSta
     return NetState(variables["params"], variables["batch_stats"], opt_state)
 
 
-def draw_classes(
-    key: Key[Array, ""], labels: Labels, num_classes: int, fake_probability: float
-) -> tuple[Labels, Bool[Array, "B"]]:
-    """Draws which class each mask is asked for.
-
-    Args:
-      key: of this draw.
-      labels: the true classes.
-      num_classes: K, at least 2.
-      fake_probability: how often it is another class, all others alike. (The authors'
-        code never draws the last of them.)
-
-    Returns:
-      The classes, and whether they are the true ones.
-    """
-    key_coin, key_offset = jax.random.split(key)
-    is_real = jax.random.uniform(key_coin, labels.shape) >= fake_probability
-    offset = jax.random.randint(key_offset, labels.shape, 1, num_classes)
-    fakes = (labels + offset.astype(labels.dtype)) % num_classes
-    return jnp.where(is_real, labels, fakes), is_real
-
-
 def make_black_box_step(
     black_box: Callable[[NetState], Classifier],
     masker: SelectiveMasker,
@@ -168,10 +147,14 @@ def make_black_box_step(
         return state, {"loss": loss, "presence_accuracy": accuracy}
 
     def draw(
-        state: TrainState, batch: Batch, asked: Labels, is_real: Bool[Array, "B"]
+        state: TrainState,
+        batch: Batch,
+        asked: Labels,
+        labels: Labels,
+        is_real: Bool[Array, "B"],
     ) -> tuple[TrainState, Metrics]:
         """The decoder against the black box."""
-        images, labels = to_float(batch["image"]), batch["label"]
+        images = to_float(batch["image"])
         inputs = normalise(images, options.encoder_mean, options.encoder_std)
         net, classifier = state.masker, black_box(state.classifier)
         parts = split_decoder(net.params)
@@ -196,7 +179,13 @@ def make_black_box_step(
             )
             kept, rest = ask(masks)
             losses, parts_of_loss = black_box_loss(
-                masks, kept, rest, labels, is_real, options.objective
+                masks,
+                kept,
+                rest,
+                labels,
+                is_real,
+                options.objective,
+                classifier.output,
             )
             metrics = {name: jnp.mean(value) for name, value in parts_of_loss.items()}
             of_real = lambda x: jnp.sum(x * is_real) / jnp.maximum(jnp.sum(is_real), 1)
@@ -222,13 +211,17 @@ def make_black_box_step(
     def step(state: TrainState, batch: Batch, phase: str) -> tuple[TrainState, Metrics]:
         own = options.phases[phase]
         key = prng.stream_key(jax.random.key(options.seed), "fakes", state.step)
-        num_classes = masker.decoder.num_classes
-        asked, is_real = draw_classes(
-            key, batch["label"], num_classes, own.fake_probability
+        several = black_box(state.classifier).output == "sigmoid"
+        known = batch if several else {"label": batch["label"]}
+        present = present_classes(known, masker.decoder.num_classes)
+        asked, labels, is_real = draw_classes(
+            key, batch["label"], present, own.fake_probability
         )
-        play = select if phase == "selector" else draw
         rate = own.optimiser.learning_rate(state.step - own.first_step)
-        state, metrics = play(state, batch, asked, is_real)
+        if phase == "selector":
+            state, metrics = select(state, batch, asked, is_real)
+        else:
+            state, metrics = draw(state, batch, asked, labels, is_real)
         return state, metrics | {"learning_rate": rate}
 
     return step

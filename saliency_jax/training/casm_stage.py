@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives import casm
@@ -21,6 +22,11 @@ def create_stage(config: ConfigDict) -> Stage:
     Raises:
       InputError: for a network, an optimiser or an option that cannot be made.
     """
+    if config.classifier.output != "softmax":
+        raise InputError(
+            f"config.classifier.output = {config.classifier.output!r}, but CASM plays "
+            "against a softmax: take a classifier of one label for each image"
+        )
     options = casm_options(config)
     classifier = create.create_classifier(config.classifier)
     masker = create.create_masker(config.masker, classifier)

@@ -39,10 +39,15 @@ def create_stage(config: ConfigDict) -> Stage:
             mean=mean,
             std=std,
             label_smoothing=config.classifier.label_smoothing,
+            output=config.classifier.output,
         ),
         form=lambda step: (),
         phases=(Phase("", config.total_steps, config.data.batch_size),),
         model=lambda state: Classifier(
-            state.classifier.variables, classifier, mean, std
+            state.classifier.variables,
+            classifier,
+            mean,
+            std,
+            output=config.classifier.output,
         ),
     )

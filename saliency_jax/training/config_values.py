@@ -6,6 +6,7 @@ from typing import Any
 
 from saliency_jax import pool
 from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import OUTPUTS
 from saliency_jax.models.selective_masker import UPSAMPLINGS
 from saliency_jax.training import sharding
 
@@ -60,6 +61,7 @@ RANGES = {
 
 # What other fields may be.
 CHOICES = {
+    "classifier.output": OUTPUTS,
     "casm.pool_dtype": pool.DTYPES,
     "casm.pool_memory": sharding.MEMORIES,
     "masker.selector_init": ("random", "classifier"),

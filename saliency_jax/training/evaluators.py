@@ -4,28 +4,34 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from saliency_jax.metrics.localisation import casm_scores
+from saliency_jax.training.labels import present_classes
 from saliency_jax.types import Batch, Logits, Masks
 
 
 def classification(
     classify: Callable[[Shaped[np.ndarray, "B H W 3"]], Logits],
     batches: Iterable[Batch],
+    several_labels: bool = False,
 ) -> dict[str, float]:
     """Top-1 and top-5 accuracy, as fractions.
 
     Args:
       classify: images to logits.
       batches: finite; padding is ignored.
+      several_labels: whether any class that is in the image is right.
     """
     top1, top5, count = 0, 0, 0
     for batch in batches:
         valid = np.asarray(batch["valid"])
-        hits = top_hits(
-            np.asarray(classify(batch["image"])), np.asarray(batch["label"])
-        )
+        logits = np.asarray(classify(batch["image"]))
+        if several_labels:
+            present = np.asarray(present_classes(batch, logits.shape[-1]))
+            hits = np.take_along_axis(present, _highest(logits), axis=1)
+        else:
+            hits = top_hits(logits, np.asarray(batch["label"]))
         top1 += int(hits[valid, 0].sum())
         top5 += int(hits[valid].any(axis=1).sum())
         count += int(valid.sum())
@@ -36,8 +42,11 @@ def top_hits(
     logits: Shaped[np.ndarray, "B K"], labels: Shaped[np.ndarray, "B"]
 ) -> Shaped[np.ndarray, "B R"]:
     """Whether the n-th highest logit is the true class, for the first R = min(5, K)."""
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    return order == labels[:, None]
+    return _highest(logits) == labels[:, None]
+
+
+def _highest(logits: Shaped[np.ndarray, "B K"]) -> Int[np.ndarray, "B R"]:
+    return np.argsort(-logits, axis=1, kind="stable")[:, :5]
 
 
 def localisation(

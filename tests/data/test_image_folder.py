@@ -147,6 +147,30 @@ def test_a_box_that_sticks_out_is_refused_or_cut(flat_folder, tmp_path):
     assert example["boxes_pixels"].tolist() == [[30, 10, 41, 20]]
 
 
+def test_a_column_of_classes_gives_images_several_labels(flat_folder, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(
+        "path,xmin,ymin,xmax,ymax,class\n"
+        "cat/03.jpg,4,5,20,15,\n"
+        "cat/03.jpg,1,2,3,4,dog\n"  # known to be there, and no box of the cat
+        "cat/03.jpg,2,2,3,4,dog\n"
+        "cat/03.jpg,,,,,train\n"
+        "dog/more/09.JPEG,0,0,40,20,dog\n"
+    )
+    prepare("image_folder", str(tmp_path / "data"), str(flat_folder), boxes=str(boxes))
+    source = open_source("image_folder", str(tmp_path / "data"), "train")
+    assert source.has_several_labels
+    assert (source.max_boxes, source.num_with_boxes) == (1, 2)
+    cat, dog, train = range(3)
+    (batch,) = pipeline.eval_batches(source, batch_size=len(source), image_size=16)
+    examples = [source[i] for i in range(len(source))]
+    expected = {"cat/03.jpg": [cat, dog, train], "dog/more/09.JPEG": [dog]}
+    for example, present in zip(examples, batch["present"], strict=True):
+        labels = expected.get(example["file_name"], [example["label"]])
+        assert np.flatnonzero(present).tolist() == labels
+        assert example["other_labels"].dtype == np.int64
+
+
 def _boxes(text: str) -> Callable[[Path], dict]:
     def write(root: Path) -> dict:
         path = root.parent / "boxes.csv"
@@ -176,6 +200,18 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
     "missing column": (
         _boxes("cat/00.jpg,5,5,7\n"),
         r"boxes.csv:1: path,xmin,ymin,xmax,ymax was expected",
+    ),
+    "missing class": (
+        _boxes("cat/00.jpg,1,1,2,2,dog\ncat/01.jpg,1,1,2,2\n"),
+        r"boxes.csv:2: path,xmin,ymin,xmax,ymax,class was expected",
+    ),
+    "unknown class in a box": (
+        _boxes("cat/00.jpg,1,1,2,2,dog\ncat/01.jpg,1,1,2,2,yak\n"),
+        r"boxes.csv:2: unknown class yak, no folder of the source",
+    ),
+    "neither box nor class": (
+        _boxes("cat/00.jpg,1,1,2,2,dog\ncat/01.jpg,,,,,\n"),
+        r"boxes.csv:2: path,xmin,ymin,xmax,ymax,class was expected",
     ),
     "no such CSV file": (
         lambda root: {"boxes": str(root / "none.csv")},

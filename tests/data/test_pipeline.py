@@ -72,17 +72,20 @@ def test_batches_of_pairs_tell_of_the_other_object(pairs_dir):
         for scene in (shapes.render_pair(1, i, 32) for i in range(14))
     }
     for batch in batches:
-        assert batch["other_label"].shape == (12,)
-        assert batch["other_label"].dtype == np.int32
+        assert batch["present"].shape == (12, 10)
+        assert batch["present"].dtype == bool
         assert batch["other_mask"].shape == (12, 32, 32)
         assert batch["other_mask"].dtype == bool
         for i, image in enumerate(batch["image"]):
             scene = scenes[image.tobytes()]
-            for key in ("label", "other_label", "object_mask", "other_mask"):
+            for key in ("label", "object_mask", "other_mask"):
                 np.testing.assert_array_equal(batch[key][i], getattr(scene, key))
+            present = {scene.label, scene.other_label}
+            assert set(np.flatnonzero(batch["present"][i])) == present
     assert last["valid"].sum() == 2
     (batch,) = _take(open_source("shapes_pairs/32x32", pairs_dir, "train"), 1)
-    assert batch["other_label"].dtype == np.int32
+    assert (batch["present"].sum(axis=1) == 2).all()
+    assert batch["present"][np.arange(12), batch["label"]].all()
     # Windows may leave an object out, but the two never meet.
     assert batch["other_mask"].any(axis=(1, 2)).sum() > 4
     assert not (batch["other_mask"] & batch["object_mask"]).any()

@@ -153,6 +153,13 @@ def test_labels_are_static_and_as_many_as_logits(images):
         Classifier.from_function(function, labels=("red", "green"))(images)
 
 
+def test_an_unknown_output_is_refused():
+    logits_fn = lambda images: images.mean((1, 2))
+    assert Classifier.from_function(logits_fn, output="sigmoid").output == "sigmoid"
+    with pytest.raises(InputError, match="unknown output 'argmax' of a classifier"):
+        Classifier.from_function(logits_fn, output="argmax")
+
+
 def test_it_is_exported():
     assert saliency_jax.Classifier is Classifier
 

@@ -28,6 +28,34 @@ def test_label_smoothing_spreads_its_share_over_all_classes():
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+PRESENT = jnp.array([[True, False, True], [False, False, False], [True, True, True]])
+
+
+def test_binary_cross_entropy_sums_over_the_classes():
+    logits = jnp.log(jnp.array([[0.5, 4.0, 1.0], [1.0, 1.0, 1.0], [3.0, 1.0, 9.0]]))
+    # Probabilities odds / (1 + odds): 1/3, 4/5, 1/2; halves; 3/4, 1/2, 9/10.
+    expected = -np.log([1 / 3 * 1 / 5 * 1 / 2, 1 / 8, 3 / 4 * 1 / 2 * 9 / 10])
+    actual = terms.binary_cross_entropy(logits, PRESENT)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    smoothed = terms.binary_cross_entropy(logits[:1], PRESENT[:1], 0.3)
+    p, targets = np.array([1 / 3, 4 / 5, 1 / 2]), np.array([0.8, 0.1, 0.8])
+    by_hand = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
+    np.testing.assert_allclose(smoothed, [by_hand], rtol=1e-5)
+
+
+def test_entropy_of_both_outputs():
+    np.testing.assert_allclose(
+        terms.entropy(LOGITS, "softmax"), -terms.negative_entropy(LOGITS)
+    )
+    logits = jnp.array([[0.0, 0.0, 0.0], [500.0, -500.0, 0.0]])
+    bits = np.log(2) * np.array([3, 1])
+    np.testing.assert_allclose(terms.entropy(logits, "sigmoid"), bits, rtol=1e-6)
+
+
+def test_any_present_class_is_right():
+    assert terms.is_present(LOGITS, PRESENT).tolist() == [True, False, True]
+
+
 def test_negative_entropy_is_minus_ln_k_where_uniform_and_zero_where_certain():
     uniform = terms.negative_entropy(jnp.zeros((1, 1000)))
     np.testing.assert_allclose(uniform, [-6.9078], atol=1e-4)
@@ -47,6 +75,8 @@ def test_is_correct_compares_the_highest_logit():
     "loss",
     [
         lambda logits: terms.cross_entropy(logits, LABELS, 0.1),
+        lambda logits: terms.binary_cross_entropy(logits, PRESENT, 0.1),
+        lambda logits: terms.entropy(logits, "sigmoid"),
         terms.negative_entropy,
     ],
 )

@@ -17,9 +17,9 @@ from saliency_jax.training import black_box_step
 from saliency_jax.training.black_box_step import (
     PhaseOptions,
     StepOptions,
-    draw_classes,
     make_black_box_step,
 )
+from saliency_jax.training.labels import draw_classes
 from saliency_jax.training.optim import create_optimiser
 from saliency_jax.training.state import NetState, TrainState
 from tests.training import tiny
@@ -107,11 +107,14 @@ def test_a_phase_learns_its_batch(phase):
 def test_every_variant_gives_finite_steps(variant):
     changed = {
         "paper": {"objective": published("paper"), "pooling": "max"},
-        "sigmoid": {"objective": published("author", "sigmoid")},
+        "sigmoid": {},
         "zero": {"removal": RemovalOptions(removal="zero")},
     }[variant]
+    output = "sigmoid" if variant == "sigmoid" else "softmax"
     step = make_black_box_step(
-        black_box, MASKER, dataclasses.replace(OPTIONS, **changed)
+        lambda net: black_box(net).replace(output=output),
+        MASKER,
+        dataclasses.replace(OPTIONS, **changed),
     )
     state, metrics = jax.jit(step, static_argnums=2)(
         first_state(), tiny.batch(), "decoder"
@@ -131,7 +134,9 @@ def test_a_step_is_a_function_of_seed_and_step():
 
 def test_fake_classes():
     labels = jnp.tile(jnp.arange(5), 2000)
-    asked, is_real = draw_classes(jax.random.key(0), labels, 5, 0.3)
+    alone = jax.nn.one_hot(labels, 5, dtype=bool)
+    asked, true, is_real = draw_classes(jax.random.key(0), labels, alone, 0.3)
+    np.testing.assert_array_equal(true, labels)
     np.testing.assert_array_equal(asked[is_real], labels[is_real])
     assert not (asked == labels)[~is_real].any()
     assert abs(float(is_real.mean()) - 0.7) < 0.02
@@ -139,5 +144,38 @@ def test_fake_classes():
     shares = np.bincount(offsets, minlength=5)[1:] / len(offsets)
     np.testing.assert_allclose(shares, 0.25, atol=0.03)
     for probability, share in ((0.0, 1.0), (1.0, 0.0)):
-        _, is_real = draw_classes(jax.random.key(0), labels, 5, probability)
+        *_, is_real = draw_classes(jax.random.key(0), labels, alone, probability)
         assert float(is_real.mean()) == share
+
+
+def test_fake_classes_of_images_with_several_labels():
+    present = jnp.tile(jnp.array([[1, 0, 1, 1, 0]], bool), (6000, 1))
+    labels = jnp.tile(jnp.array([0, 2, 3]), 2000)
+    asked, true, is_real = draw_classes(jax.random.key(0), labels, present, 0.3)
+    shares = lambda classes: np.bincount(classes, minlength=5) / len(classes)
+    np.testing.assert_allclose(shares(true), [1 / 3, 0, 1 / 3, 1 / 3, 0], atol=0.02)
+    np.testing.assert_array_equal(asked[is_real], true[is_real])
+    np.testing.assert_allclose(shares(asked[~is_real]), [0, 0.5, 0, 0, 0.5], atol=0.04)
+    assert abs(float(is_real.mean()) - 0.7) < 0.02
+    everything = jnp.ones((6000, 5), bool)
+    asked, true, is_real = draw_classes(jax.random.key(0), labels, everything, 1.0)
+    assert is_real.all() and (asked == true).all()
+
+
+def test_only_a_sigmoid_is_asked_for_other_labels():
+    """With every class present nothing is fake, unless one label is all there is."""
+    batch = tiny.batch()
+    several = batch | {"present": jnp.ones((len(batch["label"]), tiny.CLASSES), bool)}
+    for output, is_fake in (("softmax", True), ("sigmoid", False)):
+        of_output = lambda net, output=output: black_box(net).replace(output=output)
+        options = dataclasses.replace(
+            OPTIONS,
+            phases={
+                name: dataclasses.replace(phase, fake_probability=1.0)
+                for name, phase in OPTIONS.phases.items()
+            },
+        )
+        step = make_black_box_step(of_output, MASKER, options)
+        _, metrics = jax.jit(step, static_argnums=2)(first_state(), several, "decoder")
+        assert (metrics["fake_mask_mean"] > 0) == is_fake
+        assert (metrics["mask_mean"] > 0) != is_fake

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD, normalise
 from saliency_jax.training import sharding
 from saliency_jax.training.classifier_step import make_classifier_step
 from saliency_jax.training.optim import create_optimiser
@@ -78,6 +78,40 @@ def test_a_step_equals_its_definition():
     hits = jnp.argmax(logits, 1) == batch["label"]
     assert metrics["accuracy"] == hits.mean() == 5 / 8
     assert metrics["learning_rate"] == pytest.approx(0.1)
+
+
+def test_a_sigmoids_step_is_taught_all_labels_of_an_image():
+    batch = tiny.batch()
+    present = np.zeros((8, 5), bool)
+    present[np.arange(8), batch["label"]] = present[:, 4] = True
+    step = make_classifier_step(
+        tiny.CLASSIFIER,
+        create_optimiser(tiny.SGD, 100),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        label_smoothing=0.0,
+        output="sigmoid",
+    )
+    step = jax.jit(step)
+    state, losses, metrics = start(), [], {}
+    for _ in range(120):
+        state, metrics = step(state, batch | {"present": present})
+        losses.append(float(metrics["loss"]))
+    variables = {
+        "params": state.classifier.params,
+        "batch_stats": state.classifier.batch_stats,
+    }
+    inputs = normalise(batch["image"])
+    (logits, _), _ = tiny.CLASSIFIER.apply(
+        variables, inputs, True, mutable=["batch_stats"]
+    )
+    np.testing.assert_array_equal(logits > 0, present)
+    assert metrics["accuracy"] == 1 and losses[-1] < 0.5 < losses[0]
+    one, _ = step(start(), batch)  # without others the label is all there is
+    alone = jax.nn.one_hot(batch["label"], 5, dtype=bool)
+    same, _ = step(start(), batch | {"present": alone})
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_bytes_and_floats_are_the_same_images():

@@ -30,6 +30,19 @@ def test_accuracy_counts_valid_images_only():
     assert scores == {"accuracy": 2 / 5, "top5_accuracy": 3 / 5}
 
 
+def test_with_several_labels_any_is_right():
+    (batch,) = batches_of([6, 5], [True, True])
+    present = np.zeros((2, 7), bool)
+    present[0, [6, 0]] = present[1, [5, 3]] = True
+    classify = lambda images: jnp.asarray(np.tile(RANKED, (2, 1)))
+    several = [batch | {"present": present}]
+    scores = evaluators.classification(classify, several, several_labels=True)
+    assert scores == {"accuracy": 0.5, "top5_accuracy": 1.0}
+    assert evaluators.classification(classify, several)["top5_accuracy"] == 0
+    one = evaluators.classification(classify, [batch], several_labels=True)
+    assert one == evaluators.classification(classify, [batch])
+
+
 def test_top_hits_are_in_the_order_of_the_logits():
     hits = evaluators.top_hits(np.stack([RANKED, RANKED[::-1]]), np.array([2, 2]))
     assert hits.tolist() == [

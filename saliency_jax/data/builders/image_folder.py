@@ -1,6 +1,5 @@
 """`image_folder`: any folder with one sub-folder per class, boxes from a CSV file."""
 
-import csv
 import functools
 import hashlib
 import os
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from saliency_jax.data.builders import records
+from saliency_jax.data.builders import box_rows, records
 from saliency_jax.data.builders.image_kinds import image_kinds
-from saliency_jax.data.builders.recipe import FiledRow, Recipe, Task
+from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
 
@@ -58,6 +57,11 @@ def image_folder_recipe(
     and row behind the object, so that xmax - xmin is its width. `boxes_pixels` keep
     them as filed; CASM's scorer takes filed edges literally and so sees the exact box
     (as with `shapes`; ImageNet's boxes, filed inclusive, it sees a pixel too small).
+
+    Where images have several labels, the CSV file has a sixth column `class`: the
+    folder name of what is in the box, nothing for the image's own. A box of another
+    class is not kept; it says that the class is there, as a line without edges does:
+    `path,,,,,class`.
 
     Pictures are shown upright, as viewers and annotation tools show them: an EXIF
     orientation is obeyed at preparation and in training, and boxes and `original_size`
@@ -115,6 +119,7 @@ def image_folder_recipe(
     listing = functools.partial(
         _list_tasks, root, folders, class_names, validation_fraction, split_seed
     )
+    with_labels = bool(boxes) and box_rows.has_classes(Path(boxes))
     return Recipe(
         name=name,
         config=None,
@@ -127,36 +132,49 @@ def image_folder_recipe(
         upright=True,
         list_tasks=listing,
         source=source,
-        make_example=functools.partial(_make_example, root, boxes, clip_boxes),
+        make_example=functools.partial(
+            _make_example, root, boxes, clip_boxes, with_labels
+        ),
+        other_labels=with_labels,
         if_empty=if_empty,
         rows_file=boxes or "",
-        list_rows=functools.partial(_rows, Path(boxes)) if boxes else None,
+        list_rows=(
+            functools.partial(box_rows.read_rows, Path(boxes), class_names)
+            if boxes
+            else None
+        ),
     )
 
 
 def _make_example(
-    root: Path, boxes_file: str | None, clip_boxes: bool, task: Task
+    root: Path, boxes_file: str | None, clip_boxes: bool, with_labels: bool, task: Task
 ) -> dict[str, Any]:
     path = root / task.path
     encoded = path.read_bytes()
     kinds = image_kinds(encoded, str(path))
     width, height = records.image_size(encoded, str(path), upright=True)
-    rows = [(line, PixelBox(*edges)) for line, edges in task.detail or ()]
+    own, others = [], set()
+    for line, (edges, label) in task.detail or ():
+        if label not in (None, task.label):
+            others.add(label)
+        elif edges:
+            own.append((line, PixelBox(*edges)))
     boxes = [
         records.relative_box(
             box, width, height, f"{boxes_file}:{line}", clip_boxes, half_open=True
         )
-        for line, box in rows
+        for line, box in own
     ]
-    return {
+    example = {
         "image": encoded,
         "label": task.label,
         "file_name": task.path,
         "boxes": boxes,
-        "boxes_pixels": np.array([box for _, box in rows], np.int32).reshape(-1, 4),
+        "boxes_pixels": np.array([box for _, box in own], np.int32).reshape(-1, 4),
         "original_size": np.array([width, height], np.int32),
         "kinds": kinds,
     }
+    return example | ({"other_labels": sorted(others)} if with_labels else {})
 
 
 def _split_folders(root: Path) -> dict[str, str]:
@@ -269,33 +287,3 @@ def _refuse(error: OSError) -> None:
     raise InputError(
         f"{error.filename} cannot be read ({error.strerror}): mend or remove it"
     ) from None
-
-
-def _rows(path: Path) -> Iterator[FiledRow]:
-    """Reads the CSV file of boxes."""
-    columns = ["path", *PixelBox._fields]
-    try:
-        # Excel puts a byte order mark in front.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                row = [cell.strip() for cell in row]
-                if not any(row) or (reader.line_num == 1 and row == columns):
-                    continue
-                try:
-                    edges = [int(edge) for edge in row[1:]]
-                except ValueError:
-                    edges = []
-                if len(row) != 5 or len(edges) != 4:
-                    raise InputError(
-                        f"{path}:{reader.line_num}: {','.join(columns)} was expected, "
-                        f"the edges as whole pixels, found {','.join(row)}: mend the "
-                        "line"
-                    )
-                name = posixpath.normpath(row[0].replace("\\", "/"))
-                yield FiledRow(name, reader.line_num, edges)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"boxes {path} cannot be read ({error}): --boxes must name a CSV file with "
-            f"the columns {','.join(columns)}"
-        ) from None

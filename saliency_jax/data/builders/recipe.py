@@ -72,6 +72,8 @@ class Recipe:
     """Returns the features of an example and, under "kinds", what to count it as."""
     other_objects: bool = False
     """Whether each example carries the class and the mask of another object."""
+    other_labels: bool = False
+    """Whether each example carries the classes that it shows besides its label."""
     source: str = ""
     """The folder of the raw files, where there is one."""
     if_empty: Mapping[str, str] = dataclasses.field(default_factory=dict)

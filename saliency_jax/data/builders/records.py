@@ -38,6 +38,7 @@ def features(
     class_names: Sequence[str],
     object_masks: bool,
     other_objects: bool = False,
+    other_labels: bool = False,
 ) -> tfds.features.FeaturesDict:
     """Returns the features of a data set of this package.
 
@@ -46,6 +47,7 @@ def features(
       class_names: in label order.
       object_masks: whether each example carries the mask of its object.
       other_objects: whether it carries the class and the mask of another object.
+      other_labels: whether it carries the classes that it shows besides its label.
     """
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     image = tfds.features.Image(shape=(None, None, 3), encoding_format=image_format)
@@ -62,6 +64,8 @@ def features(
     if other_objects:
         of_each["other_label"] = tfds.features.ClassLabel(names=class_names)
         of_each["other_mask"] = mask
+    if other_labels:
+        of_each["other_labels"] = tfds.features.Sequence(of_each["label"])
     return tfds.features.FeaturesDict(of_each)
 
 
