@@ -77,10 +77,9 @@ def _optimise(
 
 
 def iterative_options(config: Mapping[str, Any], iterations: int) -> IterativeOptions:
-    """The authors' constants; what a black-box run says of its black box counts.
+    """The authors' constants; but a black-box run says how evidence is removed.
 
-    Of such a run it is how evidence is removed and what the logits mean, so that its
-    masker and the descent are asked the same; of CASM's there is neither.
+    So its masker and the descent are asked the same; CASM's run has no such removal.
 
     Args:
       config: of the run, as it was filed.
@@ -92,9 +91,4 @@ def iterative_options(config: Mapping[str, Any], iterations: int) -> IterativeOp
     options = IterativeOptions(iterations=iterations)
     if config["stage"] != "black_box":
         return options
-    output = config["black_box"]["output"]
-    return dataclasses.replace(
-        options,
-        objective=dataclasses.replace(options.objective, output=output),
-        removal=RemovalOptions(**config["removal"]),
-    )
+    return dataclasses.replace(options, removal=RemovalOptions(**config["removal"]))

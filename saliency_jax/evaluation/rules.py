@@ -20,8 +20,8 @@ JUDGING = (
 ITERATIVE = (
     "no masker: the mask of each image optimised by itself against the run's own "
     "classifier for the true class, with the objective and the constants of the "
-    "authors' iterative code; of a run of stage black_box its own removal and "
-    "black_box.output; draws by the run's seed and the image's place in the data"
+    "authors' iterative code; of a run of stage black_box its own removal; draws by "
+    "the run's seed and the image's place in the data"
 )
 
 SALIENCY_METRIC = (
