@@ -49,10 +49,8 @@ def test_pairs_come_out_as_rendered(pairs_dir):
             np.testing.assert_array_equal(example[key], getattr(scene, key))
         assert example["other_labels"].tolist() == [scene.other_label]
         assert example["boxes_pixels"].tolist() == [list(scene.box)]
-        xmin, ymin, xmax, ymax = scene.box
-        np.testing.assert_allclose(
-            example["boxes"] * 32, [[ymin, xmin, ymax, xmax]], atol=1e-5
-        )
+        box = np.array(scene.box)[[1, 0, 3, 2]]
+        np.testing.assert_allclose(example["boxes"] * 32, [box], atol=1e-5)
     source = open_source("shapes_pairs/32x32", pairs_dir, "train")
     assert source.class_names == shapes.CLASSES and source.has_object_masks
     assert source.max_boxes == 1 and source.num_with_boxes == len(source) == 20
