@@ -46,6 +46,7 @@ STAGES = {
     "casm": casm_stage.create_stage,
     "black_box": black_box_stage.create_stage,
 }
+FIELDS = ("image", "label", "present")  # of a batch, that steps read
 STRIP_IMAGES = 8
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -229,7 +230,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             pause += time.perf_counter() - paused_at
 
             batch = next(data)
-            batch = {name: batch[name] for name in ("image", "label")}
+            batch = {name: batch[name] for name in FIELDS if name in batch}
             form = stage.form(step)
             started_at = time.perf_counter()
             state, metrics = train_step(state, batch, *form)

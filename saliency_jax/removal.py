@@ -19,8 +19,6 @@ from saliency_jax.masking import masked_in
 
 REMOVALS = ("alternative", "zero")
 REFERENCE_SIZE = 224
-RADIUS = 27 / 11
-"""Of the blur's kernel, in standard deviations: 55 pixels at sigma 11."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +30,8 @@ class RemovalOptions:
         the removed part is grey) by the mask and invites artefacts.
       blur_probability: how often the alternative is a blur of the image.
       blur_sigma: in pixels of a 224x224 image; 10 in the paper.
+      blur_reach: how far the kernel goes to either side, in standard deviations; the
+        code's is 55 pixels wide at sigma 11.
       colour_range: the random colour is uniform in 0.5 +- this.
       noise: standard deviation on the random colour.
       image_noise: standard deviation on the image itself.
@@ -43,6 +43,7 @@ class RemovalOptions:
     removal: str = "alternative"
     blur_probability: float = 0.5
     blur_sigma: float = 11.0
+    blur_reach: float = 27 / 11
     colour_range: float = 0.165
     noise: float = 0.055
     image_noise: float = 0.015
@@ -54,19 +55,21 @@ class RemovalOptions:
             )
 
 
-def blur_matrix(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
+def blur_matrix(
+    size: int, sigma: float, reach: float
+) -> Float[np.ndarray, "size size"]:
     """The Gaussian blur of a line of `size` pixels, mirrored at its ends, as a matrix.
 
-    Every row sums to one, so that no border darkens. The kernel is centred and reaches
-    `RADIUS` standard deviations.
+    Every row sums to one, so that no border darkens. The kernel is centred.
 
     Args:
       size: of the line, in pixels.
       sigma: standard deviation in pixels; 0 leaves the line as it is.
+      reach: of the kernel to either side, in standard deviations.
     """
     if sigma == 0.0:
         return np.eye(size, dtype=np.float32)
-    radius = max(1, round(RADIUS * sigma))
+    radius = max(1, round(reach * sigma))
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights /= weights.sum()
@@ -80,13 +83,13 @@ def blur_matrix(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
 
 
 def gaussian_blur(
-    images: Float[Array, "B H W C"], sigma: float
+    images: Float[Array, "B H W C"], sigma: float, reach: float
 ) -> Float[Array, "B H W C"]:
     """Blurs by a Gaussian of `sigma` pixels; see `blur_matrix`.
 
     Two matrix products, which are faster than a convolution with so wide a kernel.
     """
-    rows, columns = (blur_matrix(side, sigma) for side in images.shape[1:3])
+    rows, columns = (blur_matrix(side, sigma, reach) for side in images.shape[1:3])
     down = jnp.einsum("hy,byxc->bhxc", rows, images)
     return jnp.einsum("wx,bhxc->bhwc", columns, down)
 
@@ -123,7 +126,8 @@ def remove_evidence(
     )
     plain = colours + options.noise * jax.random.normal(keys["noise"], images.shape)
     shorter = min(images.shape[1:3])
-    blurred = gaussian_blur(noisy, options.blur_sigma * shorter / REFERENCE_SIZE)
+    sigma = options.blur_sigma * shorter / REFERENCE_SIZE
+    blurred = gaussian_blur(noisy, sigma, options.blur_reach)
     coins = jax.random.uniform(keys["coin"], (batch, 1, 1, 1))
     other = jnp.where(coins < options.blur_probability, blurred, plain)
     return masked_in(noisy, masks, jax.lax.stop_gradient(other))

@@ -8,7 +8,7 @@ from saliency_jax.errors import InputError
 
 
 def read_run_config(workdir: str | Path) -> dict[str, Any]:
-    """Reads the resolved config that `train.py` left beside a run.
+    """Reads the resolved config that `train.py` left beside a run, of any version.
 
     Raises:
       InputError: when the folder is not a run.
@@ -26,4 +26,20 @@ def read_run_config(workdir: str | Path) -> dict[str, Any]:
     sections = {"stage", "data", "classifier"}
     if not isinstance(config, dict) or not sections <= config.keys():
         raise InputError(f"{path} is damaged: it is no config of a run")
+    return _as_now(config)
+
+
+def _as_now(config: dict[str, Any]) -> dict[str, Any]:
+    """Adds what runs of earlier versions have not filed, as it was for them."""
+    black_box = config.get("black_box", {})
+    output = black_box.pop("output", "softmax")
+    added = {"classifier": {"output": output}}
+    if config["stage"] == "casm":
+        added["casm"] = {"pool_dtype": "float32"}
+    if config["stage"] == "black_box":
+        added["masker"] = {"training_confidence": 0.0}
+        added["black_box"] = {"area_offset": 0.0005}
+        added["removal"] = {"blur_reach": 27 / 11}
+    for section, fields in added.items():
+        config[section] = {**fields, **config.get(section, {})}
     return config

@@ -162,6 +162,7 @@ def test_the_published_black_box_run():
         "destroyer_power": 0.3,
         "strong_margin": 5.0,
         "weak_margin": 1.0,
+        "area_offset": 0.0005,
     }
     assert config.encoder.network == "resnet50" and config.masker.confidence == 6.0
     with pytest.raises(InputError, match="expected one of"):

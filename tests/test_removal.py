@@ -9,11 +9,13 @@ from saliency_jax import removal
 from saliency_jax.errors import InputError
 from saliency_jax.removal import RemovalOptions, remove_evidence
 
+REACH = 27 / 11
+
 
 @pytest.mark.parametrize(("size", "sigma"), [(224, 11.0), (32, 1.57), (5, 11.0)])
 def test_blur_keeps_constants_to_the_border(size, sigma):
     images = jnp.full((1, size, size + 3, 3), 0.7)
-    blurred = removal.gaussian_blur(images, sigma)
+    blurred = removal.gaussian_blur(images, sigma, REACH)
     np.testing.assert_allclose(blurred, 0.7, rtol=1e-5)
 
 
@@ -24,20 +26,22 @@ def test_blur_is_scipys_with_mirrored_borders():
         images, (0, 3, 3, 0), mode="reflect", radius=(0, 7, 7, 0)
     )
     assert round(removal.RADIUS * 3) == 7
-    blurred = removal.gaussian_blur(jnp.asarray(images), 3.0)
+    blurred = removal.gaussian_blur(jnp.asarray(images), 3.0, REACH)
     np.testing.assert_allclose(blurred, expected, atol=1e-5)
 
 
 def test_blur_is_centred_and_of_the_codes_width():
     """The code's kernel has 55 pixels at sigma 11."""
-    line = np.asarray(removal.blur_matrix(224, 11.0))[112]
+    line = np.asarray(removal.blur_matrix(224, 11.0, REACH))[112]
     np.testing.assert_array_equal(np.flatnonzero(line), np.arange(112 - 27, 112 + 28))
     np.testing.assert_allclose(line[112:140], line[84:113][::-1][:28], rtol=1e-6)
 
 
 def test_a_blur_of_nothing_is_the_image():
     images = jax.random.uniform(jax.random.key(0), (2, 8, 9, 3))
-    np.testing.assert_allclose(removal.gaussian_blur(images, 0.0), images, rtol=1e-6)
+    np.testing.assert_allclose(
+        removal.gaussian_blur(images, 0.0, REACH), images, rtol=1e-6
+    )
 
 
 IMAGES = jax.random.uniform(jax.random.key(1), (16, 32, 32, 3))

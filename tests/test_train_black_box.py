@@ -233,6 +233,15 @@ def test_a_function_of_the_users_own_is_a_black_box(
             {"classifier__output": "sigmoid"},
             "has classifier.output = 'softmax', this config has 'sigmoid'",
         ),
+        (
+            {
+                "classifier__function": "tests.own_networks:DARKNESS",
+                "classifier__output": "sigmoid",
+                "classifier__init": "",
+                "encoder__network": "resnet10",
+            },
+            "DARKNESS is a Classifier of output 'softmax': make them agree",
+        ),
         ({"removal__removal": "mine"}, "unknown removal 'mine'"),
         ({"masker__upsampling": "mine"}, "masker.upsampling = 'mine'"),
         ({"decoder__fake_probability": 1.5}, "fake_probability = 1.5"),
@@ -251,9 +260,21 @@ def test_mistakes_are_found_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_images_with_several_labels(deep_classifier_run, tmp_path):
+def test_images_with_several_labels(deep_classifier_run, tmp_path, monkeypatch):
     """A classifier of independent classes, its masker, and its saliency metric."""
-    data = str(tmp_path)
+    data, seen = str(tmp_path), []
+    for name, create_stage in train.STAGES.items():
+
+        def spied(config, create_stage=create_stage):
+            stage = create_stage(config)
+
+            def step(state, batch, *form):
+                jax.debug.callback(lambda x: seen.append(x), batch["present"])
+                return stage.step(state, batch, *form)
+
+            return stage._replace(step=step)
+
+        monkeypatch.setitem(train.STAGES, name, spied)
     prepare("shapes_pairs", data, image_size=32, num_train=40, num_validation=10)
     changed = {"data__name": "shapes_pairs/32x32", "classifier__output": "sigmoid"}
     classifier, masker = tmp_path / "classifier", tmp_path / "masker"
@@ -269,6 +290,8 @@ def test_images_with_several_labels(deep_classifier_run, tmp_path):
     )
     assert {"accuracy", "loss"} <= lines_of(classifier)[0].keys()
     train.train(black_box_config(data, classifier, **changed), masker)
+    jax.effects_barrier()
+    assert len(seen) == 6 + 6 and all((np.sum(x, axis=1) == 2).all() for x in seen)
     loaded = load_masker(masker)
     assert loaded.classifier.output == "sigmoid"
     evaluate.evaluate(masker, judges=[str(classifier)])

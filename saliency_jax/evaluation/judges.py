@@ -8,7 +8,7 @@ from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.names import short_names
-from saliency_jax.models.black_box import filed_output, own_black_box
+from saliency_jax.models.black_box import own_black_box
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import (
     create_backbone,
@@ -85,13 +85,12 @@ def _judge_from_run(workdir: Path, source: Source) -> Judge:
     config = read_run_config(workdir)
     check_classes(workdir, config, source)
     size = config["data"]["image_size"]
+    output = config["classifier"]["output"]
     if function := config["classifier"].get("function"):
-        output = filed_output(config["classifier"])
         return Judge(workdir, own_black_box(function, output), size)
     module = create_classifier(config["classifier"] | {"dtype": "float32"})
     variables, step = start.restore_classifier(workdir, module, size)
     mean, std = tuple(config["data"]["mean"]), tuple(config["data"]["std"])
-    output = filed_output(config["classifier"])
     classifier = Classifier(variables, module, mean, std, output=output)
     return Judge(workdir, classifier, size, step)
 

@@ -8,6 +8,7 @@ are in training, in pictures and everywhere else.
 
 import functools
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,12 +51,14 @@ class Judged(NamedTuple):
       answers: to each picture of all images.
       areas: of each binary mask, the share of its image that it keeps.
       has_box: which images have a box, so that its mask means something.
+      outputs: of the judges, see `models.classifier.OUTPUTS`.
       seconds: what took how long.
     """
 
     answers: Answered
     areas: dict[str, Float[np.ndarray, "B"]]
     has_box: Bool[np.ndarray, "B"]
+    outputs: dict[str, str]
     seconds: dict[str, float]
 
 
@@ -127,6 +130,7 @@ def judge_masks(
         },
         {of: np.concatenate([part[of] for part in areas]) for of in areas[0]},
         np.concatenate(has_box),
+        {name: judge.classifier.output for name, judge in judges.items()},
         {
             "judging_seconds": time.perf_counter() - start,
             "inpainting_seconds": seconds["inpainting"],
@@ -234,7 +238,7 @@ def answer(
         images = jax.image.resize(images, shape, "linear")
     logits = classifier(images)
     return judgement.Answers(
-        terms.is_correct(logits, labels),
+        terms.is_correct(logits, labels, classifier.output),
         -terms.log_probability(logits, labels, classifier.output),
         terms.entropy(logits, classifier.output),
     )
@@ -255,7 +259,9 @@ def tabulate(judged: Judged, num_classes: int) -> dict[str, Any]:
         if not counted.any():
             continue
         for name, answers in of_judges.items():
-            figures = judgement.summarise(answers, counted, num_classes)
+            is_sigmoid = judged.outputs[name] == "sigmoid"
+            most = num_classes * math.log(2) if is_sigmoid else math.log(num_classes)
+            figures = judgement.summarise(answers, counted, most)
             if row in judged.areas:
                 figures["mask_area"] = float(judged.areas[row][counted].mean())
             table.setdefault(name, {}).setdefault(row, {})[edit] = figures

@@ -20,7 +20,7 @@ from saliency_jax.training.evaluators import top_hits
 from saliency_jax.types import Batch, Logits, Masks
 
 IMAGES_PER_TASK = 8  # of the metric part: a few MB at 224 pixels, near the cores
-BATCH_FIELDS = ("image", "label", "boxes_pixels", "original_size")
+BATCH_FIELDS = ("image", "label", "present", "boxes_pixels", "original_size")
 
 
 class Outcome(NamedTuple):
@@ -89,7 +89,11 @@ def score_masks(
                 masks, logits = jax.device_get(compiled(predict, *asked))
 
             valid = np.asarray(batch["valid"])
-            batch = {name: np.asarray(batch[name])[valid] for name in BATCH_FIELDS}
+            batch = {
+                name: np.asarray(batch[name])[valid]
+                for name in BATCH_FIELDS
+                if name in batch
+            }
             masks, logits = masks[valid], logits[valid]
             if not np.isfinite(masks).all():
                 raise InputError(
@@ -112,7 +116,7 @@ def score_masks(
                 for part in range(0, len(masks), IMAGES_PER_TASK)
             ]
             tasks += pending
-            hits.append(top_hits(logits, batch["label"]))
+            hits.append(top_hits(logits, batch["label"], batch.get("present")))
             labels.append(batch["label"])
             bar.update(len(masks))
         parts = [task.result() for task in tasks]

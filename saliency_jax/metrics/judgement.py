@@ -15,9 +15,10 @@ Figures = dict[str, float | int | Interval]
 class Answers(NamedTuple):
     """A classifier's answers to the images of a batch.
 
-    correct: whether the highest logit is the true class.
-    cross_entropy: with the true class, in nats.
-    entropy: of the softmax, in nats, in [0, ln K].
+    correct: whether the highest logit is the true class; of a sigmoid, whether the true
+      class's own probability is above one half.
+    cross_entropy: minus the logarithm of the true class's probability, in nats.
+    entropy: in nats; of a softmax in [0, ln K], the sum of K sigmoids' in [0, K ln 2].
     """
 
     correct: Bool[Array | np.ndarray, "B"]
@@ -36,7 +37,7 @@ def keep(answers: Answers, kept: Bool[np.ndarray, "B"]) -> Answers:
 
 
 def summarise(
-    answers: Answers, counted: Bool[np.ndarray, "B"], num_classes: int
+    answers: Answers, counted: Bool[np.ndarray, "B"], most_entropy: float
 ) -> Figures:
     """Returns `images`, `accuracy`, `cross_entropy` and `entropy` of some images.
 
@@ -47,7 +48,7 @@ def summarise(
     Args:
       answers: per image, to at least one image that is counted.
       counted: which images to count.
-      num_classes: K.
+      most_entropy: that an answer can have, in nats.
     """
     correct, cross_entropy, entropy = keep(answers, counted)
     hits, count = int(correct.sum()), len(correct)
@@ -58,7 +59,7 @@ def summarise(
     }
     for name, values, high in (
         ("cross_entropy", cross_entropy, math.inf),
-        ("entropy", entropy, math.log(num_classes)),
+        ("entropy", entropy, most_entropy),
     ):
         values = values.astype(np.float64)
         interval = mean_interval(values, high=high)

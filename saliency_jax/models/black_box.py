@@ -27,20 +27,15 @@ def create_black_box(config: Mapping[str, Any] | ConfigDict) -> Classifier:
     """
     section, data = config["classifier"], config["data"]
     if section["function"]:
-        return own_black_box(section["function"], filed_output(section))
+        return own_black_box(section["function"], section["output"])
     return Classifier(
         {},
         create_classifier(section),
         data["mean"],
         data["std"],
         data["class_names"],
-        filed_output(section),
+        section["output"],
     )
-
-
-def filed_output(section: Mapping[str, Any] | ConfigDict) -> str:
-    """What the logits of a config's classifier mean; runs of old have not filed it."""
-    return section.get("output", "softmax")
 
 
 def own_black_box(name: str, output: str = "softmax") -> Classifier:

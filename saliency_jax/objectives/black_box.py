@@ -32,6 +32,7 @@ class BlackBoxOptions:
         "area_only", that it is small.
       area_weight: lambda 2.
       area_power: of each pixel of the mask.
+      area_offset: what is added to each pixel first, unless the power is one.
       smoothness_weight: lambda 1.
       border_weight: of the mask's squares at the image's border, within the smoothness;
         the code's only.
@@ -56,6 +57,7 @@ class BlackBoxOptions:
     destroyer_power: float = 0.3
     strong_margin: float = 5.0
     weak_margin: float = 1.0
+    area_offset: float = 0.0005
 
     def __post_init__(self) -> None:
         known = {"variant": VARIANTS, "fake": FAKES}
@@ -94,15 +96,15 @@ def published(variant: str) -> BlackBoxOptions:
     return BlackBoxOptions(variant=variant, **constants)
 
 
-def area(masks: Masks, power: float) -> Float[Array, "B"]:
-    """`mean((m + 0.0005)^power)`; the plain mean where the power is one.
+def area(masks: Masks, power: float, offset: float) -> Float[Array, "B"]:
+    """`mean((m + offset)^power)`; the plain mean where the power is one.
 
     A power below one makes the first pixels of a mask the dearest, and the offset keeps
     its gradient finite at zero.
     """
     if power == 1.0:
         return jnp.mean(masks, axis=(1, 2))
-    return jnp.mean((masks + 0.0005) ** power, axis=(1, 2))
+    return jnp.mean((masks + offset) ** power, axis=(1, 2))
 
 
 def smoothness(masks: Masks, border_weight: float) -> Float[Array, "B"]:
@@ -198,7 +200,7 @@ def black_box_loss(
     else:
         smooth = total_variation(masks)
     terms = {
-        "area": area(masks, options.area_power),
+        "area": area(masks, options.area_power, options.area_offset),
         "smoothness": smooth,
         "preserver": preserver * counted,
         "destroyer": destroyer * counted,

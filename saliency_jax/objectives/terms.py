@@ -59,8 +59,12 @@ def entropy(logits: Logits, output: str) -> Float[Array, "B"]:
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, probabilities), axis=-1)
 
 
-def is_correct(logits: Logits, labels: Labels) -> Bool[Array, "B"]:
-    """Whether the highest logit is the true class."""
+def is_correct(
+    logits: Logits, labels: Labels, output: str = "softmax"
+) -> Bool[Array, "B"]:
+    """Whether the highest logit is the true class; of a sigmoid, its own is above 0."""
+    if output == "sigmoid":
+        return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0] > 0
     return jnp.argmax(logits, axis=-1) == labels
 
 

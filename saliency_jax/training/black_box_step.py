@@ -192,10 +192,11 @@ def make_black_box_step(
             of_fake = lambda x: (
                 jnp.sum(x * ~is_real) / jnp.maximum(jnp.sum(~is_real), 1)
             )
+            right = lambda x: terms.is_correct(x, labels, classifier.output)
             area = jnp.mean(masks, axis=(1, 2))
             metrics |= {
-                "kept_accuracy": of_real(terms.is_correct(kept, labels)),
-                "removed_accuracy": of_real(terms.is_correct(rest, labels)),
+                "kept_accuracy": of_real(right(kept)),
+                "removed_accuracy": of_real(right(rest)),
                 "mask_mean": of_real(area),
                 "fake_mask_mean": of_fake(area),
             }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from saliency_jax.metrics.localisation import casm_scores
 from saliency_jax.training.labels import present_classes
@@ -39,9 +39,21 @@ def classification(
 
 
 def top_hits(
-    logits: Shaped[np.ndarray, "B K"], labels: Shaped[np.ndarray, "B"]
+    logits: Shaped[np.ndarray, "B K"],
+    labels: Shaped[np.ndarray, "B"],
+    present: Bool[np.ndarray, "B K"] | None = None,
 ) -> Shaped[np.ndarray, "B R"]:
-    """Whether the n-th highest logit is the true class, for the first R = min(5, K)."""
+    """Whether the n-th highest logit is the true class, for the first R = min(5, K).
+
+    Args:
+      logits: of a classifier.
+      labels: the true classes.
+      present: all classes that are in each image. Those that are not the label's come
+        last, for a picture of two objects does not make either of them wrong.
+    """
+    if present is not None:
+        others = present & (np.arange(logits.shape[1]) != labels[:, None])
+        logits = np.where(others, -np.inf, logits)
     return _highest(logits) == labels[:, None]
 
 
@@ -65,7 +77,8 @@ def localisation(
     for batch in batches:
         valid = np.asarray(batch["valid"])
         masks, logits = jax.device_get(predict(batch["image"], batch["label"]))
-        correct = top_hits(logits, np.asarray(batch["label"]))[:, 0]
+        labels, present = np.asarray(batch["label"]), batch.get("present")
+        correct = top_hits(logits, labels, present)[:, 0]
         scores = casm_scores(
             masks, np.asarray(batch["boxes_pixels"]), np.asarray(batch["original_size"])
         )

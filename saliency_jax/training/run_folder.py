@@ -46,9 +46,6 @@ FREE = (
     "model.factory",
 )
 
-# What fields meant that runs of earlier versions lack.
-ADDED = {"casm.pool_dtype": "float32"}
-
 
 class Known(NamedTuple):
     """What is known of the network that a run starts from.
@@ -136,7 +133,13 @@ def _resolve_function(config: ConfigDict) -> None:
                 f"config.{section}.{name} = {given!r}, but the black box is "
                 f"{config.classifier.function}: leave one of the two empty"
             )
-    classifier = own_black_box(config.classifier.function)
+    output = config.classifier.output
+    classifier = own_black_box(config.classifier.function, output)
+    if classifier.output != output:
+        raise InputError(
+            f"config.classifier.output = {output!r}, but {config.classifier.function} "
+            f"is a Classifier of output {classifier.output!r}: make them agree"
+        )
     counted = count_classes(
         classifier, config.classifier.function, config.data.image_size
     )
@@ -300,7 +303,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What a continued run may not change and does, a phrase each."""
     old, new = flatten(old), flatten(new)
-    old |= {name: ADDED[name] for name in ADDED.keys() & new.keys() - old.keys()}
     return [
         f"config.{name} was {old.get(name)!r}, now {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

@@ -140,7 +140,6 @@ def initial_classifier(config: ConfigDict) -> PyTree | None:
     other, own = read_run_config(path), config.to_dict()
     # Runs of earlier versions have not filed every option.
     unfiled = OPTIONS | find_backbone(config.classifier.network).options
-    unfiled |= {"output": "softmax"}
     # A classifier may go on with other labels, and an encoder does not answer.
     asked = config.stage != "classifier" and "output" in own["classifier"]
     for section, name in (*MUST_AGREE, *[("classifier", "output")] * asked):

@@ -150,7 +150,7 @@ def test_a_box_that_sticks_out_is_refused_or_cut(flat_folder, tmp_path):
 def test_a_column_of_classes_gives_images_several_labels(flat_folder, tmp_path):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text(
-        "path,xmin,ymin,xmax,ymax,class\n"
+        "\npath,xmin,ymin,xmax,ymax,class\n"
         "cat/03.jpg,4,5,20,15,\n"
         "cat/03.jpg,1,2,3,4,dog\n"  # known to be there, and no box of the cat
         "cat/03.jpg,2,2,3,4,dog\n"
@@ -204,6 +204,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
     "missing class": (
         _boxes("cat/00.jpg,1,1,2,2,dog\ncat/01.jpg,1,1,2,2\n"),
         r"boxes.csv:2: path,xmin,ymin,xmax,ymax,class was expected",
+    ),
+    "another class's box outside": (
+        _boxes("cat/00.jpg,30,10,41,20,dog\n"),
+        r"boxes.csv:1: box .*\(30, 10, 41, 20\) lies outside",
     ),
     "unknown class in a box": (
         _boxes("cat/00.jpg,1,1,2,2,dog\ncat/01.jpg,1,1,2,2,yak\n"),

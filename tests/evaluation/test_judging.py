@@ -123,11 +123,15 @@ def test_a_sigmoids_classes_are_independent():
     record = paint(EVERYTHING, predicted=51, label=2, boxes=[])
     judge = colour()
     judge = judge._replace(classifier=judge.classifier.replace(output="sigmoid"))
-    answers = judged({"colour": judge}, [record]).answers["image", "clean"]["colour"]
+    everything = judged({"colour": judge}, [record])
+    answers = everything.answers["image", "clean"]["colour"]
     p = special.expit(4.0 * np.array([1, 0, 0.2]))
     np.testing.assert_allclose(answers.cross_entropy, [-np.log(p[2])], rtol=1e-3)
     entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum()
     np.testing.assert_allclose(answers.entropy, [entropy], rtol=1e-3)
+    assert answers.correct.tolist() == [True]  # though red is likelier
+    table = judging.tabulate(everything, 3)["colour"]["image"]["clean"]
+    assert table["entropy_interval"] == (0, pytest.approx(3 * np.log(2)))
 
 
 def test_each_judge_has_its_own_normalisation():

@@ -15,7 +15,7 @@ ANSWERS = judgement.Answers(
 
 def test_figures_are_of_the_images_that_count():
     counted = np.array([True, True, False, True])
-    figures = judgement.summarise(ANSWERS, counted, 10)
+    figures = judgement.summarise(ANSWERS, counted, math.log(10))
     assert figures["images"] == 3
     assert figures["accuracy"] == pytest.approx(2 / 3)
     assert figures["accuracy_interval"] == wilson_interval(2, 3)
@@ -31,7 +31,7 @@ def test_figures_are_of_the_images_that_count():
 
 
 def test_a_single_cross_entropy_has_no_interval():
-    figures = judgement.summarise(ANSWERS, np.array([0, 1, 0, 0], bool), 10)
+    figures = judgement.summarise(ANSWERS, np.array([0, 1, 0, 0], bool), math.log(10))
     assert figures["cross_entropy"] == 2 and "cross_entropy_interval" not in figures
     assert figures["entropy_interval"] == (0, math.log(10))
 

@@ -69,6 +69,9 @@ def test_negative_entropy_is_minus_ln_k_where_uniform_and_zero_where_certain():
 
 def test_is_correct_compares_the_highest_logit():
     assert terms.is_correct(LOGITS, LABELS).tolist() == [True, False, False]
+    logits = jnp.array([[3.0, 2.0, -1.0], [3.0, 2.0, -1.0], [3.0, 2.0, -1.0]])
+    own = terms.is_correct(logits, LABELS, "sigmoid")
+    assert own.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(

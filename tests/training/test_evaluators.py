@@ -51,6 +51,13 @@ def test_top_hits_are_in_the_order_of_the_logits():
     ]
 
 
+def test_other_classes_of_the_image_are_not_in_the_labels_way():
+    present = np.zeros((2, 7), bool)
+    present[0, [0, 1, 2]] = present[1, 2] = True
+    hits = evaluators.top_hits(np.tile(RANKED, (2, 1)), np.array([2, 2]), present)
+    assert hits.argmax(axis=1).tolist() == [0, 2]
+
+
 def test_localisation_by_hand():
     """Three images: found and right, found and wrong, missed and right; one padded."""
     found = np.zeros((16, 16), np.float32)

@@ -11,6 +11,7 @@ import pytest
 from configs import black_box_shapes, casm_shapes, classifier_shapes
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import IMAGENET_MEAN
+from saliency_jax.run_config import read_run_config
 from saliency_jax.training import config_values, run_folder
 from saliency_jax.training.checkpoints import saved_steps
 
@@ -226,6 +227,24 @@ def test_a_run_from_before_the_pool_had_a_type_goes_on_in_float32(tmp_path):
     run_folder.prepare(tmp_path, config())
     with pytest.raises(InputError, match="pool_dtype was 'float32', now 'bfloat16'"):
         run_folder.prepare(tmp_path, config(casm__pool_dtype="bfloat16"))
+
+
+def test_a_black_box_run_of_the_first_version_goes_on(tmp_path):
+    made = black_box_shapes.get_config("smoke")
+    run_folder.prepare(tmp_path, made)
+    pretend_checkpoint(tmp_path)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    del filed["classifier"]["output"], filed["masker"]["training_confidence"]
+    del filed["black_box"]["area_offset"], filed["removal"]["blur_reach"]
+    for output in ("softmax", "sigmoid"):
+        filed["black_box"]["output"] = output
+        (tmp_path / "config.json").write_text(json.dumps(filed))
+        assert read_run_config(tmp_path)["classifier"]["output"] == output
+        made.classifier.output = output
+        run_folder.prepare(tmp_path, made)
+    made.black_box.area_offset = 0.001
+    with pytest.raises(InputError, match="area_offset was 0.0005, now 0.001"):
+        run_folder.prepare(tmp_path, made)
 
 
 def test_without_a_checkpoint_any_config_starts_anew(tmp_path):

@@ -38,8 +38,8 @@ def read_rows(path: Path, class_names: Sequence[str]) -> Iterator[FiledRow]:
     """
     columns = _WITH_CLASS if has_classes(path) else _BOX
     labels = {name: label for label, name in enumerate(class_names)}
-    for line, row in _lines(path):
-        if line == 1 and tuple(row) == columns:
+    for number, (line, row) in enumerate(_lines(path)):
+        if number == 0 and tuple(row) == columns:
             continue
         try:
             edges = [int(edge) for edge in row[1:5]] if any(row[1:5]) else None
@@ -74,5 +74,5 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"boxes {path} cannot be read ({error}): --boxes must name a CSV file with "
-            f"the columns {','.join(_BOX)}"
+            f"the columns {','.join(_BOX)} (and class, if images have several labels)"
         ) from None

@@ -153,24 +153,25 @@ def _make_example(
     encoded = path.read_bytes()
     kinds = image_kinds(encoded, str(path))
     width, height = records.image_size(encoded, str(path), upright=True)
-    own, others = [], set()
+    own, boxes, others = [], [], set()
     for line, (edges, label) in task.detail or ():
-        if label not in (None, task.label):
+        is_own = label in (None, task.label)
+        if not is_own:
             others.add(label)
-        elif edges:
-            own.append((line, PixelBox(*edges)))
-    boxes = [
-        records.relative_box(
-            box, width, height, f"{boxes_file}:{line}", clip_boxes, half_open=True
-        )
-        for line, box in own
-    ]
+        if edges:
+            box, where = PixelBox(*edges), f"{boxes_file}:{line}"
+            relative = records.relative_box(
+                box, width, height, where, clip_boxes, half_open=True
+            )
+            if is_own:
+                own.append(box)
+                boxes.append(relative)
     example = {
         "image": encoded,
         "label": task.label,
         "file_name": task.path,
         "boxes": boxes,
-        "boxes_pixels": np.array([box for _, box in own], np.int32).reshape(-1, 4),
+        "boxes_pixels": np.array(own, np.int32).reshape(-1, 4),
         "original_size": np.array([width, height], np.int32),
         "kinds": kinds,
     }
