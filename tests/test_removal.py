@@ -25,7 +25,7 @@ def test_blur_is_scipys_with_mirrored_borders():
     expected = ndimage.gaussian_filter(
         images, (0, 3, 3, 0), mode="reflect", radius=(0, 7, 7, 0)
     )
-    assert round(removal.RADIUS * 3) == 7
+    assert round(REACH * 3) == 7
     blurred = removal.gaussian_blur(jnp.asarray(images), 3.0, REACH)
     np.testing.assert_allclose(blurred, expected, atol=1e-5)
 

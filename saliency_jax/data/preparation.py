@@ -276,13 +276,7 @@ def _write_metadata(
             release_notes={version: "First release."},
         ),
         description=recipe.description,
-        features=records.features(
-            recipe.image_format,
-            recipe.class_names,
-            recipe.object_masks,
-            recipe.other_objects,
-            recipe.other_labels,
-        ),
+        features=records.features(recipe),
         metadata=tfds.core.MetadataDict(metadata),
     )
     info.set_file_format("array_record")

@@ -95,12 +95,7 @@ def write_shard(
     """
     report = ShardReport(shard.split)
     kinds: Counter[str] = Counter()
-    features = records.features(
-        recipe.image_format,
-        recipe.class_names,
-        recipe.object_masks,
-        recipe.other_objects,
-    )
+    features = records.features(recipe)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     unfinished = folder / f"{shard.name}.{os.getpid()}.tmp"
     writer = ArrayRecordWriter(str(unfinished), "group_size:1")

@@ -91,7 +91,7 @@ class _ByTfds(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         recipe = shapes_recipe(16, 60, 15)
-        features = preparation.records.features("png", recipe.class_names, True)
+        features = preparation.records.features(recipe)
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from saliency_jax.data.builders.recipe import UnreadableImage
+from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
 from saliency_jax.data.transforms import AS_STORED, UPRIGHT
 from saliency_jax.errors import InputError
 
@@ -33,39 +33,28 @@ class ListedFile(NamedTuple):
     """When it changed last, in nanoseconds."""
 
 
-def features(
-    image_format: str | None,
-    class_names: Sequence[str],
-    object_masks: bool,
-    other_objects: bool = False,
-    other_labels: bool = False,
-) -> tfds.features.FeaturesDict:
-    """Returns the features of a data set of this package.
-
-    Args:
-      image_format: "jpeg" or "png"; None for any. Images are stored as encoded.
-      class_names: in label order.
-      object_masks: whether each example carries the mask of its object.
-      other_objects: whether it carries the class and the mask of another object.
-      other_labels: whether it carries the classes that it shows besides its label.
-    """
+def features(recipe: Recipe) -> tfds.features.FeaturesDict:
+    """Returns the features of a recipe's examples; images are stored as encoded."""
+    label = tfds.features.ClassLabel(names=recipe.class_names)
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
-    image = tfds.features.Image(shape=(None, None, 3), encoding_format=image_format)
+    image = tfds.features.Image(
+        shape=(None, None, 3), encoding_format=recipe.image_format
+    )
     of_each = {
         "image": image,
-        "label": tfds.features.ClassLabel(names=class_names),
+        "label": label,
         "file_name": tfds.features.Text(),
         "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
         "boxes_pixels": tfds.features.Tensor(shape=(None, 4), dtype=np.int32),
         "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
     }
-    if object_masks:
+    if recipe.object_masks:
         of_each["object_mask"] = mask
-    if other_objects:
-        of_each["other_label"] = tfds.features.ClassLabel(names=class_names)
+    if recipe.other_objects:
+        of_each["other_label"] = label
         of_each["other_mask"] = mask
-    if other_labels:
-        of_each["other_labels"] = tfds.features.Sequence(of_each["label"])
+    if recipe.other_labels:
+        of_each["other_labels"] = tfds.features.Sequence(label)
     return tfds.features.FeaturesDict(of_each)
 
 
