@@ -125,7 +125,7 @@ def test_figures_table_and_pictures(painted_run, capsys):
         "painted",
         "validation",
     )
-    assert how["stage"] == "casm" and how["casm"] == {"thinning": "L100"}
+    assert how["stage"] == "casm" and how["casm"]["thinning"] == "L100"
     assert how["crop_classifier"]["path"] == str(painted_run)
     assert how["training_classes"] == 10 and how["images_by_class"] == {"rows": 5}
     assert (
