@@ -5,7 +5,7 @@ r"""A small ResNet on CIFAR-10, 32x32.
 
 `cifar10` is TFDS's. For a folder of pictures, prepare it as an `image_folder` and give
 its name as --config.data.name. On two CPU cores 120 to 180 images/s; in three runs of
-6,300 steps in all, on a lossy copy, 86 % of the test images were right (docs/results.md).
+6,300 steps in all, on a lossy copy, 86 % of the test images right (docs/results.md).
 """
 
 from ml_collections import ConfigDict
