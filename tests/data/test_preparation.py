@@ -136,7 +136,10 @@ def test_the_records_do_not_depend_on_the_processes(tmp_path, small_shards, capf
     assert not (folders[1].parent / "incomplete_1.0.0").exists()
 
 
+# Whoever starts the tests in the background may have had Ctrl-C ignored.
 DRIVER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from saliency_jax.data import plan
 from saliency_jax.data.prepare import prepare
 plan.TASKS_PER_SHARD = 9
