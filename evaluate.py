@@ -286,6 +286,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "stage": run.stage,
         "trained_on": run.config["data"]["name"],
         run.stage: run.config[run.stage],
+        "output": run.masker.classifier.output,
         "confidence": float(run.masker.confidence),
         "image_size": run.image_size,
     }
