@@ -5,7 +5,8 @@ Axis letters, the same in every signature of the package:
     B  images in a batch          H W  image height and width, in pixels
     C  feature channels           h w  height and width of a feature map
     K  classes                    N    boxes of one image (padded in a batch)
-    P  slots of a classifier pool
+    P  slots of a classifier pool           I    edited images in a chunk
+    D  channels of a layer
 
 Conventions at every public boundary:
 

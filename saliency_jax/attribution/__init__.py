@@ -1,1 +1,43 @@
-"""Saliency of any classifier in JAX, without training a network for it."""
+"""Saliency of any classifier in JAX, without training a network for it.
+
+Every method is a pure function with one call,
+
+    maps = attribution.grad_cam(classifier, images, targets, batch_size=8)
+
+on a `Classifier` or any function from images to logits; `attribution.methods()` lists
+them with their options.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from saliency_jax.attribution.registry import FAMILIES, Method, describe
+from saliency_jax.errors import InputError
+
+_FILES = {name: file for (_, file), names in FAMILIES.items() for name in names}
+
+__all__ = ["Method", "get", "methods"]
+
+
+def get(name: str) -> Callable[..., Any]:
+    """Returns the method of that name, such as "grad_cam".
+
+    Raises:
+      InputError: there is none; the message lists those that are.
+    """
+    if name not in _FILES:
+        raise InputError(f"no method {name!r}: use one of {', '.join(_FILES)}")
+    file = importlib.import_module(f"saliency_jax.attribution.{_FILES[name]}")
+    return getattr(file, name)
+
+
+def methods() -> dict[str, Method]:
+    """Returns what is known of every method, by name."""
+    return {name: describe(name, get(name)) for name in _FILES}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return get(name)

@@ -1,0 +1,156 @@
+"""The door of every method: what the user passes is checked, and put in one form."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Num
+
+from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.layers import Targets, Unit, as_partial
+from saliency_jax.errors import InputError
+from saliency_jax.masking import to_float
+from saliency_jax.models.classifier import Classifier
+
+LogitsFn = Classifier | Callable
+"""A `Classifier`, or a function from float32 images in [0, 1] to logits `[B, K]`."""
+
+GivenImages = Num[Array | np.ndarray, "..."]
+"""`[B, H, W, C]`, `uint8` or floats in [0, 1]."""
+
+GivenTargets = int | Int[Array | np.ndarray, "..."] | Callable | Unit | None
+"""A class, or one for each image; a function from an image's logits `[K]` to a number;
+a hidden unit; None for the class that the classifier predicts."""
+
+AT_ONCE = 32
+"""How many images go through the classifier at once where a method makes more of them
+than it was given, and `batch_size` is None."""
+
+
+class Question(NamedTuple):
+    """What a method is asked.
+
+    Attributes:
+      classifier: any function has become one.
+      images: in [0, 1].
+      targets: what is explained; as leaves, so that new ones do not recompile.
+      batch_size: how many images may go through the classifier at once.
+    """
+
+    classifier: Classifier
+    images: Float[Array, "B H W C"]
+    targets: Targets
+    batch_size: int
+
+
+def ask(
+    logits_fn: LogitsFn,
+    images: GivenImages,
+    targets: GivenTargets,
+    batch_size: int | None,
+) -> Question:
+    """Checks what a user passes to a method.
+
+    Args:
+      logits_fn: see `LogitsFn`.
+      images: see `GivenImages`.
+      targets: see `GivenTargets`.
+      batch_size: None means 32, or all images if they are more.
+
+    Raises:
+      InputError: the images or the targets have another shape, the classifier does not
+        know such a class, or `batch_size` is below 1.
+    """
+    if images.ndim != 4 or not len(images):
+        raise InputError(
+            f"images of shape {images.shape}: expected [B, H, W, C], at least one"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}: it must be at least 1, or None")
+    if not isinstance(logits_fn, Classifier):
+        channels = images.shape[-1]
+        logits_fn = Classifier.from_function(
+            logits_fn, mean=channels * (0.0,), std=channels * (1.0,)
+        )
+    images = to_float(jnp.asarray(images)).astype(jnp.float32)
+    return Question(
+        logits_fn,
+        images,
+        _checked_targets(logits_fn, images, targets),
+        batch_size or max(AT_ONCE, len(images)),
+    )
+
+
+def _checked_targets(
+    classifier: Classifier,
+    images: Float[Array, "B H W C"],
+    targets: GivenTargets,
+) -> Targets:
+    if targets is None:
+        return None
+    if isinstance(targets, Unit):
+        each = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), images.shape[:1])
+        return jax.tree.map(each, targets)
+    if callable(targets):
+        return as_partial(targets)
+    if jnp.shape(targets) not in ((), images.shape[:1]):
+        raise InputError(
+            f"targets of shape {jnp.shape(targets)} for {len(images)} images: expected "
+            f"one class for each, {images.shape[:1]}, or one number"
+        )
+    # Indexing would silently clip or wrap. Inside somebody's jit they are not known.
+    if not isinstance(targets, jax.core.Tracer):
+        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+        num_classes = _logits.eval_shape(classifier, one).shape[-1]
+        given = np.atleast_1d(targets)
+        wrong = given[(given < 0) | (given >= num_classes)]
+        if wrong.size:
+            raise InputError(
+                f"target {wrong[0]}: the classifier knows classes 0 to "
+                f"{num_classes - 1}"
+            )
+    return jnp.broadcast_to(jnp.asarray(targets, jnp.int32), images.shape[:1])
+
+
+@jax.jit  # keeps what it has traced, also where only the shape is asked for
+def _logits(
+    classifier: Classifier, images: Float[Array, "B H W C"]
+) -> Float[Array, "B K"]:
+    return classifier(images)
+
+
+def with_targets(question: Question) -> Question:
+    """The same, with the predicted classes where no target was given.
+
+    For methods that show the classifier other images than those that were asked about.
+    """
+    if question.targets is not None:
+        return question
+    predicted = in_batches(
+        _predicted, question.batch_size, question.classifier, question.images
+    )
+    return question._replace(targets=predicted)
+
+
+@jax.jit
+def _predicted(
+    classifier: Classifier, images: Float[Array, "B H W C"]
+) -> Int[Array, "B"]:
+    return jnp.argmax(_logits(classifier, images), axis=-1)
+
+
+def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:
+    """`jax.random.key(0)` where a user gives none, so that maps are reproducible."""
+    return jax.random.key(0) if key is None else key
+
+
+def probabilities(
+    classifier: Classifier, images: Float[Array, "B H W C"]
+) -> Float[Array, "B K"]:
+    """What the classifier's logits mean: of a softmax or of a sigmoid, in float32."""
+    logits = classifier(images).astype(jnp.float32)
+    return {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[classifier.output](
+        logits
+    )

@@ -1,0 +1,111 @@
+"""The names of all methods, and what their signatures say of them."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# A new method is a function of its name in a file here, and its name in a line below.
+FAMILIES = {
+    ("gradient", "gradients"): ("gradient", "input_x_gradient"),
+    ("gradient", "ten_crop"): ("ten_crop_gradient",),
+    ("gradient", "smoothing"): ("smooth_grad", "smooth_grad_squared", "var_grad"),
+    ("gradient", "path_integrals"): (
+        "integrated_gradients",
+        "blur_integrated_gradients",
+        "expected_gradients",
+    ),
+    ("backward rule", "backprop_rules"): ("guided_backprop", "deconvnet"),
+    ("backward rule", "excitation"): (
+        "excitation_backprop",
+        "contrastive_excitation_backprop",
+    ),
+    ("backward rule", "relevance"): ("lrp",),
+    ("class activation map", "class_activation"): (
+        "cam",
+        "grad_cam",
+        "grad_cam_plus_plus",
+        "xgrad_cam",
+        "hires_cam",
+        "layer_cam",
+    ),
+    ("class activation map", "eigen"): ("eigen_cam",),
+    ("class activation map", "scored_channels"): ("score_cam",),
+    ("class activation map", "guided_product"): ("guided_grad_cam",),
+    ("perturbation", "sliding_patch"): ("occlusion",),
+    ("perturbation", "random_grids"): ("rise",),
+    ("perturbation", "superpixels"): ("lime", "kernel_shap"),
+    ("perturbation", "optimised_mask"): ("meaningful_perturbation",),
+    ("perturbation", "fixed_area"): ("extremal_perturbation",),
+    ("perturbation", "mask_chain"): ("mask_estimation",),
+    ("perturbation", "iterative_mask"): ("iterative_masks",),
+    ("trained masker", "trained"): ("trained_masker",),
+}
+"""Names by family and file."""
+
+_OF_ALL = ("logits_fn", "images", "targets", "key", "batch_size")
+_FAMILY = {name: family for (family, _), names in FAMILIES.items() for name in names}
+
+
+class Option(NamedTuple):
+    """An option of a method.
+
+    Attributes:
+      default: its value where it is not given; `inspect.Parameter.empty` if it must be.
+      choices: its possible values; empty where there are more than a few.
+    """
+
+    default: Any
+    choices: tuple[Any, ...]
+
+
+class Method(NamedTuple):
+    """What is known of a method.
+
+    Attributes:
+      name: for `attribution.get`.
+      family: "gradient", "backward rule", "class activation map", "perturbation" or
+        "trained masker".
+      summary: one line.
+      options: besides those that all methods have.
+      stochastic: whether the maps depend on `key`.
+    """
+
+    name: str
+    family: str
+    summary: str
+    options: dict[str, Option]
+    stochastic: bool
+
+
+def describe(name: str, function: Callable[..., Any]) -> Method:
+    """Reads what a method's signature and docstring say."""
+    text = inspect.getdoc(function)
+    hints = typing.get_type_hints(function)
+    options = {
+        parameter.name: Option(parameter.default, _choices(hints[parameter.name]))
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name not in _OF_ALL
+    }
+    return Method(
+        name=name,
+        family=_FAMILY[name],
+        summary=text.splitlines()[0],
+        options=options,
+        stochastic="key: not used" not in text,
+    )
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values that a `Literal`, or a union of one with None, stands for."""
+    parts = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else (hint,)
+    )
+    literals = [part for part in parts if typing.get_origin(part) is typing.Literal]
+    if not literals:
+        return ()
+    values = [value for part in literals for value in typing.get_args(part)]
+    return (*values, None) if type(None) in parts else tuple(values)

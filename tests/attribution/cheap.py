@@ -1,0 +1,3 @@
+"""Options that make each method fast enough for a test of all of them."""
+
+CHEAP = {}
