@@ -26,6 +26,7 @@ class Block(nn.Module):
             conv = nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False)
             setattr(self, f"conv{i}", conv)
             setattr(self, f"bn{i}", nn.BatchNorm2d(after))
+            setattr(self, f"relu{i}", nn.ReLU())  # captum hooks modules, used once
         self.downsample = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
@@ -38,8 +39,9 @@ class Block(nn.Module):
         for i in range(1, self.depth + 1):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
             if i < self.depth:
-                y = F.relu(y)
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+                y = getattr(self, f"relu{i}")(y)
+        skipped = x if self.downsample is None else self.downsample(x)
+        return getattr(self, f"relu{self.depth}")(y + skipped)
 
 
 class TorchResNet(nn.Module):
@@ -49,6 +51,7 @@ class TorchResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
         inputs = width
         for stage, blocks in enumerate(stage_sizes):
             features = width * 2**stage
@@ -61,7 +64,7 @@ class TorchResNet(nn.Module):
         self.fc = nn.Linear(inputs, num_classes)
 
     def forward(self, x):
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = F.max_pool2d(self.relu1(self.bn1(self.conv1(x))), 3, 2, 1)
         taps = [x]
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
@@ -97,6 +100,17 @@ class TorchMasker(nn.Module):
             maps.append(x)
         mask = torch.sigmoid(self.final(torch.cat(maps, 1)))
         return F.interpolate(mask, size, mode="nearest-exact")[:, 0]
+
+
+class Logits(nn.Module):
+    """A network without its maps."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)[0]
 
 
 def shapes_of(module):

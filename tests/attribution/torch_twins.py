@@ -1,0 +1,112 @@
+"""The same classifiers in PyTorch and in JAX, for comparison with captum."""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.resnet import ResNet
+from saliency_jax.models.weights import load_weights
+from tests.attribution import small_network
+from tests.models import reproducible, torch_resnet
+
+
+class Twins(NamedTuple):
+    """A classifier and what captum needs to explain the same logits.
+
+    Attributes:
+      classifier: in JAX; it normalises the images.
+      module: in PyTorch, from normalised images `[B, 3, H, W]` to logits.
+      layers: pairs of the same layer: its name here, and its module there.
+      images: `[B, H, W, 3]` in [0, 1].
+      targets: a class for each.
+    """
+
+    classifier: Classifier
+    module: nn.Module
+    layers: dict[str, nn.Module]
+    images: np.ndarray
+    targets: np.ndarray
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """The images as the module wants them."""
+        return self.normalised(self.images).requires_grad_()
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The targets for captum."""
+        return torch.from_numpy(self.targets)
+
+    def normalised(self, images: np.ndarray) -> torch.Tensor:
+        """Any images as the module wants them."""
+        mean, std = (np.float32(x) for x in (self.classifier.mean, self.classifier.std))
+        return torch_resnet.to_torch((images - mean) / std)
+
+
+def small() -> Twins:
+    """A chain of layers, every one of them a module."""
+    classifier = small_network.classifier()
+    module = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 8, 3, padding=1),
+            relu1=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(8, 12, 3, padding=1),
+            bn2=nn.BatchNorm2d(12),
+            relu2=nn.ReLU(),
+            average=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(12, small_network.CLASSES),
+        )
+    )
+    torch_resnet.load(module, _small_arrays(classifier.variables))
+    layers = {"tap_0": module.relu2, "conv2": module.conv2, "conv1": module.conv1}
+    images = small_network.images(3)
+    return Twins(classifier, module.eval(), layers, images, np.array([0, 4, 2]))
+
+
+def _small_arrays(variables: Any) -> dict[str, np.ndarray]:
+    params, statistics = variables["params"], variables["batch_stats"]["bn2"]
+    arrays = {
+        "bn2.weight": params["bn2"]["scale"],
+        "bn2.bias": params["bn2"]["bias"],
+        "bn2.running_mean": statistics["mean"],
+        "bn2.running_var": statistics["var"],
+        "fc.weight": params["fc"]["kernel"].T,
+        "fc.bias": params["fc"]["bias"],
+    }
+    for name in ("conv1", "conv2"):
+        arrays[f"{name}.weight"] = params[name]["kernel"].transpose(3, 2, 0, 1)
+        arrays[f"{name}.bias"] = params[name]["bias"]
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def resnet() -> Twins:
+    """A residual network: strides, a padded max-pooling, connections that skip."""
+    network = torch_resnet.TorchResNet((1, 1, 1, 1), False, 11, width=8).eval()
+    arrays = reproducible.state_dict(torch_resnet.shapes_of(network))
+    torch_resnet.load(network, arrays)
+    module = ResNet((1, 1, 1, 1), False, 11, width=8)
+    classifier = Classifier(
+        load_weights(arrays, module), module, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    )
+    layers = {
+        "tap_4": network.layer4,
+        "tap_2": network.layer2,
+        "layer3_0/conv2": network.layer3[0].conv2,
+    }
+    random = np.random.default_rng(0)
+    coarse = random.uniform(size=(2, 8, 10, 3)).astype(np.float32)
+    images = np.asarray(jax.image.resize(jnp.asarray(coarse), (2, 64, 80, 3), "linear"))
+    return Twins(
+        classifier, torch_resnet.Logits(network), layers, images, np.array([7, 3])
+    )
+
+
+TWINS = {"small": small, "resnet": resnet}
