@@ -88,16 +88,27 @@ def even_size(count: int, batch_size: int) -> int:
     return -(-count // -(-count // batch_size))
 
 
-def gradient_shape(
+def activations(
+    asked: tuple[Classifier, AskedLayer], images: Float[Array, "B H W C"]
+) -> Float[Array, "B h w D"]:
+    """What a layer gives; of the input the images themselves."""
+    return images if _is_input(asked[1]) else _activations(asked, images)
+
+
+def activations_shape(
     asked: tuple[Classifier, AskedLayer], images: Float[Array, "B H W C"]
 ) -> tuple[int, ...]:
-    """The shape of what a layer gives, `[B, h, w, D]`; of the input the images'."""
-    if getattr(asked[1], "name", None) == INPUT:
+    """The shape of what a layer gives, `[B, h, w, D]`."""
+    if _is_input(asked[1]):
         return images.shape
     return _activations.eval_shape(asked, images).shape
 
 
-@jax.jit  # keeps what it has traced
+def _is_input(layer: AskedLayer) -> bool:
+    return getattr(layer, "name", None) == INPUT
+
+
+@jax.jit  # keeps what it has traced, also where only the shape is asked for
 def _activations(
     asked: tuple[Classifier, AskedLayer], images: Float[Array, "B H W C"]
 ) -> Float[Array, "B h w D"]:

@@ -32,10 +32,10 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
 from saliency_jax.attribution.sampling import (
+    activations_shape,
     check_count,
     chunk_of,
     even_size,
-    gradient_shape,
     over_samples,
 )
 from saliency_jax.errors import InputError
@@ -279,7 +279,7 @@ def _of_batch(
     at_once: int,
     **options: Any,
 ) -> Maps:
-    zeros = jnp.zeros(gradient_shape(asked[:2], images))
+    zeros = jnp.zeros(activations_shape(asked[:2], images))
     count = jnp.zeros(len(images))
     moments = over_samples(
         _add_chunk,

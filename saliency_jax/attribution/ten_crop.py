@@ -29,9 +29,9 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
 from saliency_jax.attribution.sampling import (
+    activations_shape,
     chunk_of,
     even_size,
-    gradient_shape,
     over_samples,
 )
 from saliency_jax.errors import InputError
@@ -135,7 +135,7 @@ def _of_batch(
     **options: str | bool,
 ) -> Maps:
     size = images.shape[1:3]
-    channels = () if reduction else gradient_shape(asked, images)[-1:]
+    channels = () if reduction else activations_shape(asked, images)[-1:]
     sums = over_samples(
         _add_chunk,
         jnp.zeros((len(images), *size, *channels)),
