@@ -1,3 +1,10 @@
 """Options that make each method fast enough for a test of all of them."""
 
-CHEAP = {}
+CHEAP = {
+    "smooth_grad": {"samples": 3},
+    "smooth_grad_squared": {"samples": 3},
+    "var_grad": {"samples": 3},
+    "integrated_gradients": {"steps": 5},
+    "blur_integrated_gradients": {"steps": 5, "max_sigma": 8.0},
+    "expected_gradients": {"samples": 3},
+}
