@@ -4,7 +4,7 @@ Of a layer's maps `A` [h, w, D] and the score `S` of what is explained, with the
 gradient `G = dS/dA`. What is summed is as large as the layer; then it is upsampled.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -18,6 +18,7 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     Question,
     ask,
+    check_option,
 )
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.gradients import layer_gradients
@@ -66,8 +67,9 @@ def grad_cam(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
+    check_option("variant", variant, GRAD_CAM)
     asked = ask(logits_fn, images, targets, batch_size)
-    return _combined(asked, layer, chosen(GRAD_CAM, variant), upsampling)
+    return _combined(asked, layer, GRAD_CAM[variant], upsampling)
 
 
 def grad_cam_plus_plus(
@@ -108,8 +110,9 @@ def grad_cam_plus_plus(
     Raises:
       InputError: as for `grad_cam`.
     """
+    check_option("variant", variant, _GRAD_CAM_PLUS_PLUS)
     asked = ask(logits_fn, images, targets, batch_size)
-    return _combined(asked, layer, chosen(_GRAD_CAM_PLUS_PLUS, variant), upsampling)
+    return _combined(asked, layer, _GRAD_CAM_PLUS_PLUS[variant], upsampling)
 
 
 def xgrad_cam(
@@ -180,8 +183,9 @@ def hires_cam(
     Raises:
       InputError: as for `grad_cam`.
     """
+    check_option("variant", variant, _HIRES_CAM)
     asked = ask(logits_fn, images, targets, batch_size)
-    return _combined(asked, layer, chosen(_HIRES_CAM, variant), upsampling)
+    return _combined(asked, layer, _HIRES_CAM[variant], upsampling)
 
 
 def layer_cam(
@@ -246,19 +250,6 @@ def _is_several(layer: Layer | Sequence[Layer]) -> bool:
     if layer is None or isinstance(layer, str):
         return False
     return not (len(layer) == 2 and all(map(callable, layer)))
-
-
-def chosen(variants: Mapping[str, Combination], variant: str) -> Combination:
-    """Looks up a variant.
-
-    Raises:
-      InputError: there is none of that name.
-    """
-    if variant not in variants:
-        raise InputError(
-            f"variant={variant!r} is unknown: use one of {tuple(variants)}"
-        )
-    return variants[variant]
 
 
 def _combined(

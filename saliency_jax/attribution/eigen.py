@@ -10,11 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    check_option,
+)
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.layers import AskedLayer, Layer, as_layer, cut
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
-from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 CENTRED = {"paper": False, "pytorch-grad-cam": True}
@@ -62,8 +67,7 @@ def eigen_cam(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    if variant not in CENTRED:
-        raise InputError(f"variant={variant!r} is unknown: use one of {tuple(CENTRED)}")
+    check_option("variant", variant, CENTRED)
     asked = ask(logits_fn, images, targets, batch_size)
     return in_batches(
         _eigen_cam,

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 from jaxtyping import Array, Float, Key
 
-from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    check_option,
+)
 from saliency_jax.attribution.batching import in_batches, is_traced
 from saliency_jax.attribution.layers import (
     AskedLayer,
@@ -68,8 +74,7 @@ def cam(
     Raises:
       InputError: the head is another one, or as for `grad_cam`.
     """
-    if variant not in ("paper", "relu"):
-        raise InputError(f"variant={variant!r} is unknown: use 'paper' or 'relu'")
+    check_option("variant", variant, ("paper", "relu"))
     asked = ask(logits_fn, images, targets, batch_size)
     maps, unevenness = in_batches(
         _cam,

@@ -15,6 +15,7 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_option,
     probabilities,
     with_targets,
 )
@@ -90,8 +91,7 @@ def score_cam(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    if variant not in ("paper", "author"):
-        raise InputError(f"variant={variant!r} is unknown: use 'paper' or 'author'")
+    check_option("variant", variant, ("paper", "author"))
     if max_channels is not None and max_channels < 1:
         raise InputError(
             f"max_channels is {max_channels}: it must be at least 1, or None"
