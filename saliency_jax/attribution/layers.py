@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Var
 from jaxtyping import Array, Float, Int
 
-from saliency_jax.attribution.program import Program, Rewrite, trace
+from saliency_jax.attribution.program import Atom, Program, Rewrite, trace
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
@@ -130,7 +130,8 @@ def cut(
         backward rules.
 
     Raises:
-      InputError: there is no such layer, or it gives no maps.
+      InputError: there is no such layer, it gives no maps, or what is explained is not
+        computed from it.
     """
     if isinstance(layer, tuple):
         return _cut_by_hand(layer, targets, rewriting)
@@ -151,10 +152,21 @@ def cut(
     def logits(images: Array, maps: Array) -> Array:
         return evaluate(images, maps, program.logits)
 
+    def check_reached(wanted: Atom) -> None:
+        if variable != program.images and not program.is_computed_from(
+            wanted, variable
+        ):
+            raise InputError(
+                f"what is explained is not computed from layer {name!r}: use a layer "
+                f"between the images and that"
+            )
+
     def scores(images: Array, maps: Array, targets: Targets) -> Array:
         if not isinstance(targets, Unit):
+            check_reached(program.logits)
             return target_scores(logits(images, maps), targets)
         unit, unit_to_last, _ = _find(program, targets.layer)
+        check_reached(unit)
         hidden = jnp.transpose(evaluate(images, maps, unit), unit_to_last)
         return unit_scores(hidden, targets)
 
@@ -244,7 +256,20 @@ def _find(
         )
     if not program.is_active(variable):
         raise InputError(f"layer {layer!r} does not depend on the images")
+    if _is_channels_first(program, variable):
+        return variable, _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
     return variable, _CHANNELS_LAST, _CHANNELS_LAST
+
+
+def _is_channels_first(program: Program, variable: Var) -> bool:
+    """Whether it has the axes of a channels-first convolution, which nobody moved."""
+    channels_first = False
+    for equation in program.needed_for(variable):
+        if equation.primitive.name == "conv_general_dilated":
+            channels_first = equation.params["dimension_numbers"].out_spec[1] == 1
+        elif equation.params.get("permutation") == _FROM_CHANNELS_FIRST:
+            channels_first = False
+    return channels_first
 
 
 def _known(program: Program, layer: str) -> str:
