@@ -112,7 +112,7 @@ class Program:
         for equation, rewrite, inputs in reversed(steps):
             arguments = [read(atom) for atom in inputs]
             if rewrite is None:
-                results = _bind(equation, arguments)
+                results = bind(equation, arguments)
             else:
                 results = [rewrite.function(*arguments)]
             for variable, result in zip(equation.outvars, results, strict=True):
@@ -156,10 +156,14 @@ def trace(
         return logits, list(taps) if isinstance(taps, Sequence) else []
 
     traced = jax.make_jaxpr(forward)(images)
-    flat = jax.make_jaxpr(lambda images: _inlined(traced.jaxpr, traced.consts, images))(
-        images
-    )
-    return _program(flat, tuple(paths))
+    return _program(flattened(traced), tuple(paths))
+
+
+def flattened(traced: ClosedJaxpr) -> ClosedJaxpr:
+    """The same with the bodies of its calls in their places."""
+    inputs = [variable.aval for variable in traced.jaxpr.invars]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+    return jax.make_jaxpr(lambda *x: _inlined(traced.jaxpr, traced.consts, *x))(*shapes)
 
 
 def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
@@ -179,12 +183,13 @@ def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
             else:
                 results = _inlined(body, (), *arguments)
         else:
-            results = _bind(equation, arguments)
+            results = bind(equation, arguments)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
+def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation."""
     parameters = equation.primitive.get_bind_params(equation.params)
     functions = ()
     if isinstance(parameters, tuple):  # before jax 0.10
