@@ -18,7 +18,8 @@ class Term(NamedTuple):
     """A term of a sum.
 
     Attributes:
-      atom: a variable, or a literal; a literal may be a number for all positions.
+      atom: a variable or a literal; an axis of it may be 1 where the sum's is not, or
+        it is a number.
       sign: 1, or -1 where it is subtracted.
     """
 
