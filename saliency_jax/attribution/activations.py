@@ -74,14 +74,15 @@ def value_and_slope(
 
 
 def with_backward(
-    function: Callable[..., Array], backward: Callable[..., Array]
+    function: Callable[..., Array], backward: Callable[..., Array | tuple[Array, ...]]
 ) -> Callable[..., Array]:
-    """A function with another gradient with respect to its first argument.
+    """A function with another gradient.
 
     Args:
       function: of arrays.
       backward: from the gradient at the result, and the function's arguments, to the
-        gradient at the first argument. The others get none.
+        gradient at the first argument, or to a tuple of those at the first few. The
+        others get none.
     """
 
     @jax.custom_vjp
@@ -92,8 +93,9 @@ def with_backward(
         return function(*arguments), arguments
 
     def pull(arguments: tuple[Array, ...], gradient: Array) -> tuple[Any, ...]:
-        constants = len(arguments) - 1
-        return backward(gradient, *arguments), *(None,) * constants
+        gradients = backward(gradient, *arguments)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        return *gradients, *(None,) * (len(arguments) - len(gradients))
 
     ruled.defvjp(forward, pull)
     return ruled

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, Float
 
@@ -194,9 +195,18 @@ def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
     functions = ()
     if isinstance(parameters, tuple):  # before jax 0.10
         functions, parameters = parameters
-    with equation.ctx.manager:
+    # So that an error, or a traced copy, still tells where in the user's code it is.
+    source = equation.source_info
+    user = source_info_util.user_context(source.traceback, name_stack=source.name_stack)
+    with user, equation.ctx.manager:
         results = equation.primitive.bind(*functions, *arguments, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def place(equation: JaxprEqn) -> str:
+    """A primitive and where it stands in the user's code, for messages."""
+    where = source_info_util.summarize(equation.source_info)
+    return f"{equation.primitive.name} ({where})"
 
 
 def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:
