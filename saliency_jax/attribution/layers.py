@@ -114,7 +114,7 @@ def cut(
     images: Float[Array, "B H W C"],
     layer: AskedLayer,
     targets: Targets = None,
-    rewriting: Callable[[Program], Mapping[Var, Rewrite]] | None = None,
+    rewriting: Callable[[Program, Var, Atom], Mapping[Var, Rewrite]] | None = None,
 ) -> Cut:
     """Cuts a classifier at a layer.
 
@@ -126,8 +126,9 @@ def cut(
       layer: where; None means the activation after the last convolution, `INPUT` the
         images.
       targets: what will be explained; a hidden unit has a layer too.
-      rewriting: from the traced program to other ways of computing its variables, for
-        backward rules.
+      rewriting: for backward rules, from the traced program, the layer's variable and
+        the explained one (the logits or the unit's maps) to other ways of computing
+        variables.
 
     Raises:
       InputError: there is no such layer, it gives no maps, or what is explained is not
@@ -138,8 +139,11 @@ def cut(
     name = None if layer is None else layer.name
     asked = (name, targets.layer if isinstance(targets, Unit) else None)
     program = trace(classifier, images, [name for name in asked if name])
-    rewrites = {} if rewriting is None else rewriting(program)
     variable, to_last, from_last = _find(program, name)
+    wanted = program.logits
+    if isinstance(targets, Unit):
+        wanted, unit_to_last, _ = _find(program, targets.layer)
+    rewrites = {} if rewriting is None else rewriting(program, variable, wanted)
 
     def activations(images: Array) -> Array:
         (maps,) = program.evaluate(images, [variable], rewrites=rewrites)
@@ -152,22 +156,16 @@ def cut(
     def logits(images: Array, maps: Array) -> Array:
         return evaluate(images, maps, program.logits)
 
-    def check_reached(wanted: Atom) -> None:
-        if variable != program.images and not program.is_computed_from(
-            wanted, variable
-        ):
+    def scores(images: Array, maps: Array, targets: Targets) -> Array:
+        reaches = program.is_computed_from(wanted, variable)
+        if variable != program.images and not reaches:
             raise InputError(
                 f"what is explained is not computed from layer {name!r}: use a layer "
                 f"between the images and that"
             )
-
-    def scores(images: Array, maps: Array, targets: Targets) -> Array:
         if not isinstance(targets, Unit):
-            check_reached(program.logits)
             return target_scores(logits(images, maps), targets)
-        unit, unit_to_last, _ = _find(program, targets.layer)
-        check_reached(unit)
-        hidden = jnp.transpose(evaluate(images, maps, unit), unit_to_last)
+        hidden = jnp.transpose(evaluate(images, maps, wanted), unit_to_last)
         return unit_scores(hidden, targets)
 
     return Cut(activations, logits, scores)

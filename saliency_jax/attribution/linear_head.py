@@ -133,7 +133,7 @@ def _is_linear(function: Callable, at: Float[Array, "..."]) -> bool:
     That is so if no equation of the derivative in a direction uses the place.
     """
     derivative = lambda at, direction: jax.jvp(function, (at,), (direction,))[1]
-    jaxpr = flattened(derivative, at, at).jaxpr
+    jaxpr = flattened(jax.make_jaxpr(derivative)(at, at)).jaxpr
     (result,) = jaxpr.outvars
     of_place = reached(jaxpr.eqns, jaxpr.invars[0])
     return not (isinstance(result, Var) and result in of_place)
