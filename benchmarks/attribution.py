@@ -2,7 +2,8 @@ r"""Time of attribution methods, beside captum's, on a ResNet-50 of the same wei
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.attribution [--rows gradient,rise] [--image_size 224] \
-        [--batch_size 16] [--images 1] [--repeats 3] [--device cpu] [--output table.json]
+        [--batch_size 16] [--images 1] [--repeats 3] [--device cpu] \
+        [--output table.json]
 
 captum has no RISE; that row is its author's procedure in PyTorch. Each library has a
 process of its own for each row. Only one of the two works at a time: they answer in

@@ -8,6 +8,7 @@ difference of inputs, is the same.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,12 +22,19 @@ pytest.importorskip("captum")
 
 from captum import attr  # noqa: E402
 
-from saliency_jax.attribution.gradients import (  # noqa: E402
+from saliency_jax.attribution import (  # noqa: E402
+    expected_gradients,
+    grad_cam,
     gradient,
     input_x_gradient,
+    integrated_gradients,
+    smooth_grad,
+    smooth_grad_squared,
+    var_grad,
 )
 from saliency_jax.attribution.layers import Unit, as_layer, cut  # noqa: E402
 from tests.attribution import torch_twins  # noqa: E402
+from tests.models import torch_resnet  # noqa: E402
 from tests.models.torch_resnet import from_torch  # noqa: E402
 
 TOLERANCE = 1e-3
@@ -126,3 +134,185 @@ def test_gradient_of_a_unit(name):
         unit = Unit(channel, (1, 1), layer)
         maps = gradient(twins.classifier, twins.images, unit, reduction=None)
         assert_same(maps, by_pixel_value(twins, neuron))
+
+
+def noise_of(twins, key, samples, sigma):
+    """The noise on the images of `smooth_grad`, by its definition."""
+    keys = [jax.random.fold_in(key, i) for i in range(samples)]
+    draws = [jax.random.normal(key, twins.images.shape[1:]) for key in keys]
+    return np.stack(draws) * np.float32(sigma)
+
+
+@pytest.mark.parametrize(
+    ("captum_type", "method", "power"),
+    [
+        ("smoothgrad", smooth_grad, 1),
+        ("smoothgrad_sq", smooth_grad_squared, 2),
+        ("vargrad", var_grad, 2),
+    ],
+)
+def test_noise_tunnel(captum_type, method, power, monkeypatch):
+    """captum's `stdevs` is of normalised images: here `sigma=stdevs * std`.
+
+    It draws other noise, so it is given this package's.
+    """
+    twins = twins_of("small")
+    std = np.float32(twins.classifier.std)
+    samples, stdevs, key = 6, 0.4, jax.random.key(3)
+    noise = noise_of(twins, key, samples, stdevs)
+    noise = torch_resnet.to_torch(noise).repeat(len(twins.images), 1, 1, 1)
+    monkeypatch.setattr(
+        attr.NoiseTunnel,
+        "_add_noise_to_input",
+        staticmethod(lambda x, _, count: x.repeat_interleave(count, dim=0) + noise),
+    )
+    expected = attr.NoiseTunnel(attr.Saliency(twins.module)).attribute(
+        twins.inputs,
+        nt_type=captum_type,
+        nt_samples=samples,
+        stdevs=stdevs,
+        target=twins.labels,
+        abs=False,
+    )
+    maps = method(
+        twins.classifier,
+        twins.images,
+        twins.targets,
+        key=key,
+        samples=samples,
+        sigma=stdevs * std,
+        reduction=None,
+    )
+    assert_same(maps, from_torch(expected) / std**power)
+
+
+QUADRATURES = {
+    "gausslegendre": "gauss_legendre",
+    "riemann_middle": "midpoint",
+    "riemann_trapezoid": "trapezoid",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "captum_method"),
+    [*(("small", rule) for rule in QUADRATURES), ("resnet", "gausslegendre")],
+)
+def test_integrated_gradients(name, captum_method):
+    """captum's trapezoid weights add up to (n - 1) / n instead of 1; these to 1."""
+    twins = twins_of(name)
+    steps = 7
+    method = attr.IntegratedGradients(twins.module)
+    arguments = {"target": twins.labels, "n_steps": steps, "method": captum_method}
+    fault = (steps - 1) / steps if captum_method == "riemann_trapezoid" else 1.0
+    random = np.random.default_rng(1)
+    image = random.uniform(size=twins.images.shape[1:]).astype(np.float32)
+    for baseline in (None, image):
+        if baseline is not None:
+            arguments["baselines"] = twins.normalised(baseline[None])
+        expected = method.attribute(twins.inputs, **arguments)
+        maps = integrated_gradients(
+            twins.classifier,
+            twins.images,
+            twins.targets,
+            steps=steps,
+            quadrature=QUADRATURES[captum_method],
+            baseline=baseline,
+            reduction=None,
+        )
+        assert_same(maps, from_torch(expected) / fault)
+
+
+@on_both
+def test_integrated_gradients_of_a_layer(name):
+    twins = twins_of(name)
+    for layer, module in twins.layers.items():
+        maps = integrated_gradients(
+            twins.classifier,
+            twins.images,
+            twins.targets,
+            steps=7,
+            quadrature="gauss_legendre",
+            layer=layer,
+            reduction=None,
+            upsampling=None,
+        )
+        method = attr.LayerIntegratedGradients(twins.module, module)
+        arguments = {"target": twins.labels, "n_steps": 7}
+        assert_same(maps, method.attribute(twins.inputs, **arguments))
+
+
+def test_completeness_gap():
+    twins = twins_of("small")
+    _, expected = attr.IntegratedGradients(twins.module).attribute(
+        twins.inputs, target=twins.labels, n_steps=7, return_convergence_delta=True
+    )
+    _, aux = integrated_gradients(
+        twins.classifier,
+        twins.images,
+        twins.targets,
+        steps=7,
+        quadrature="gauss_legendre",
+        return_aux=True,
+    )
+    # A difference of numbers of order one.
+    gap = np.asarray(aux["completeness_gap"])
+    np.testing.assert_allclose(gap, expected.numpy(), atol=1e-4)
+    assert np.abs(gap).max() > 1e-3
+
+
+def test_gradient_shap():
+    """Both are random; with one reference both tend to integrated gradients.
+
+    captum draws points of the line independently, here each lies in its own part of
+    the line, so the same number of samples comes nearer.
+    """
+    twins = twins_of("small")
+    random = np.random.default_rng(1)
+    reference = random.uniform(size=(1, *twins.images.shape[1:])).astype(np.float32)
+    baselines = twins.normalised(reference)
+    limit = attr.IntegratedGradients(twins.module).attribute(
+        twins.inputs,
+        baselines=baselines,
+        target=twins.labels,
+        n_steps=2000,
+        method="riemann_middle",
+    )
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  captum draws with it
+    by_captum = attr.GradientShap(twins.module).attribute(
+        twins.inputs, baselines, n_samples=500, stdevs=0.0, target=twins.labels
+    )
+    maps = expected_gradients(
+        twins.classifier,
+        twins.images,
+        twins.targets,
+        references=reference,
+        samples=500,
+        reduction=None,
+    )
+    assert_same(maps, limit, 1e-2)
+    assert_same(from_torch(by_captum), limit, 0.2)
+
+
+@on_both
+def test_grad_cam(name):
+    """captum has no ReLU by default (`variant="captum"`), and leaves the layer's size.
+
+    Its `LayerAttribution.interpolate` is bilinear or, by default, nearest; the latter
+    is the same where the images' sides are multiples of the layer's.
+    """
+    twins = twins_of(name)
+    size = twins.images.shape[1:3]
+    for layer, module in twins.layers.items():
+        method = attr.LayerGradCam(twins.module, module)
+        for variant, relu in (("paper", True), ("captum", False)):
+            expected = method.attribute(
+                twins.inputs, twins.labels, relu_attributions=relu
+            )
+            asked = twins.classifier, twins.images, twins.targets
+            maps = functools.partial(grad_cam, *asked, layer=layer, variant=variant)
+            assert_same(maps(upsampling=None), from_torch(expected)[..., 0])
+            multiple = not any(np.mod(size, expected.shape[2:]))
+            for mode in ("bilinear", "nearest") if multiple else ("bilinear",):
+                larger = attr.LayerAttribution.interpolate(expected, size, mode)
+                assert_same(maps(upsampling=mode), from_torch(larger)[..., 0])

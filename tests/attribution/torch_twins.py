@@ -1,6 +1,5 @@
 """The same classifiers in PyTorch and in JAX, for comparison with captum."""
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import jax
@@ -49,26 +48,51 @@ class Twins(NamedTuple):
         return torch_resnet.to_torch((images - mean) / std)
 
 
+class TorchSmallNetwork(nn.Module):
+    """`small_network.SmallNetwork`, every layer a module that is used once.
+
+    Without BatchNorm where that has been folded into the convolution before it.
+    """
+
+    def __init__(self, folded=False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.relu1 = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=1)
+        self.bn2 = None if folded else nn.BatchNorm2d(12)
+        self.relu2 = nn.ReLU()
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(12, small_network.CLASSES)
+
+    def forward(self, x):
+        x = self.conv2(self.pool(self.relu1(self.conv1(x))))
+        if self.bn2 is not None:
+            x = self.bn2(x)
+        return self.fc(self.average(self.relu2(x)).flatten(1))
+
+
 def small() -> Twins:
-    """A chain of layers, every one of them a module."""
+    """A chain of layers."""
     classifier = small_network.classifier()
-    module = nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(3, 8, 3, padding=1),
-            relu1=nn.ReLU(),
-            pool=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(8, 12, 3, padding=1),
-            bn2=nn.BatchNorm2d(12),
-            relu2=nn.ReLU(),
-            average=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(12, small_network.CLASSES),
-        )
-    )
+    module = TorchSmallNetwork()
     torch_resnet.load(module, _small_arrays(classifier.variables))
     layers = {"tap_0": module.relu2, "conv2": module.conv2, "conv1": module.conv1}
     images = small_network.images(3)
     return Twins(classifier, module.eval(), layers, images, np.array([0, 4, 2]))
+
+
+def folded(twins: Twins) -> nn.Module:
+    """The module of `small` with its normalisation in the weights, for captum's LRP."""
+    arrays = {key: value.numpy() for key, value in twins.module.state_dict().items()}
+    norm = {key[4:]: value for key, value in arrays.items() if key.startswith("bn2.")}
+    scale = norm["weight"] / np.sqrt(norm["running_var"] + twins.module.bn2.eps)
+    arrays["conv2.weight"] = arrays["conv2.weight"] * scale[:, None, None, None]
+    shifted = arrays["conv2.bias"] - norm["running_mean"]
+    arrays["conv2.bias"] = shifted * scale + norm["bias"]
+    module = TorchSmallNetwork(folded=True)
+    names = torch_resnet.shapes_of(module)
+    return torch_resnet.load(module, {key: arrays[key] for key in names}).eval()
 
 
 def _small_arrays(variables: Any) -> dict[str, np.ndarray]:
