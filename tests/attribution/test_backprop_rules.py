@@ -192,14 +192,13 @@ def twins():
 @pytest.mark.parametrize("method", [guided_backprop, deconvnet])
 def test_one_map_of_one_network_in_three_libraries(method):
     of_linen, *others = twins()
+    ordinary = np.asarray(gradient(of_linen, images(2), 1, reduction="sum"))
     expected = np.asarray(method(of_linen, images(2), 1, reduction="sum"))
-    assert (
-        np.abs(expected - gradient(of_linen, images(2), 1, reduction="sum")).max()
-        > 0.01
-    )
+    scale = np.abs(expected).max()
+    assert np.abs(expected - ordinary).max() > 0.1 * scale
     for other in others:
         maps = method(other, images(2), 1, reduction="sum")
-        np.testing.assert_allclose(maps, expected, atol=1e-5)
+        np.testing.assert_allclose(maps / scale, expected / scale, atol=1e-4)
 
 
 def test_activations_in_a_loop():
