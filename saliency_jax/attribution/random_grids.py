@@ -101,11 +101,7 @@ def rise(
     )
     colour = as_colour(value, asked.classifier, asked.images)
     sums = _sums(asked, key_or_default(key), masks, grids, colour, variant)
-    if variant == "author":
-        return sums[:-1] / (masks * probability)
-    if variant == "torchray":
-        return sums[:-1] / masks
-    return sums[:-1] / (sums[-1:] + EPSILON)
+    return _divided(sums, masks=masks, probability=probability, variant=variant)
 
 
 class Axis(NamedTuple):
@@ -200,6 +196,15 @@ def _add_chunk(
     weights = jnp.concatenate([weights, (rows == 0).astype(jnp.float32)[None]])
     weights = jnp.where((samples < masks)[None], weights, 0.0)
     return sums + jnp.einsum("bi,ihw->bhw", weights, drawn, precision="highest")
+
+
+@partial(jax.jit, static_argnames=("masks", "probability", "variant"))
+def _divided(
+    sums: Float[Array, "_ H W"], masks: int, probability: float, variant: Variant
+) -> Maps:
+    if variant == "xplique":
+        return sums[:-1] / (sums[-1:] + EPSILON)
+    return sums[:-1] / (masks * probability if variant == "author" else masks)
 
 
 def _mask(key: Key[Array, ""], grids: _Grids) -> Float[Array, "H W"]:
