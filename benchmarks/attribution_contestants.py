@@ -13,7 +13,7 @@ from tests.models import reproducible
 STEPS = 50
 NOISES = 25
 NOISE = 0.15
-MASKS = 1000
+MASKS = 64
 GRID = 7
 KEPT = 0.5
 PATCHES = 7  # in a row of an image
@@ -64,10 +64,10 @@ OPTIONS = {
     "gradient": {},
     "guided_backprop": {},
     "integrated_gradients": {"steps": STEPS},
-    "smooth_grad": {"samples": NOISES},
+    "smooth_grad": {"samples": NOISES, "sigma": NOISE},
     "grad_cam": {"layer": "tap_4"},
     "occlusion": {},
-    "rise": {"samples": MASKS, "grid_size": GRID, "probability": KEPT},
+    "rise": {"masks": MASKS, "cells": GRID, "probability": KEPT},
 }
 
 ONE_PASS = ("gradient", "guided_backprop", "grad_cam")
@@ -91,7 +91,7 @@ def saliency_jax(task: Task) -> Answer:
     method = attribution.get(task.row)
     options = dict(OPTIONS[task.row])
     if task.row == "occlusion":
-        options |= {"patch": task.patch, "stride": task.patch}
+        options |= {"patch_size": task.patch, "stride": task.patch}
 
     def answer(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         maps = method(

@@ -514,3 +514,22 @@ def test_lime():
         output="logit",
     )
     assert_same(maps, from_torch(torch.cat(expected))[..., 0])
+
+
+def test_lrp_of_a_layer():
+    twins = twins_of("small")
+    module = torch_twins.folded(twins)
+    expected = attr.LayerLRP(module, module.conv1).attribute(
+        twins.inputs, twins.labels
+    )
+    maps = lrp(
+        twins.classifier,
+        twins.images,
+        twins.targets,
+        rule="epsilon",
+        epsilon=1e-9,
+        layer="conv1",
+        reduction=None,
+        upsampling=None,
+    )
+    assert_same(maps, expected)
