@@ -5,7 +5,7 @@ models (arXiv 1806.07421).
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from saliency_jax.attribution.batching import chunks, pairs_of_chunk, repeat
 from saliency_jax.attribution.edits import (
     Colour,
     as_colour,
+    check_choice,
     check_samples,
     of_rows,
     scores_of,
@@ -90,6 +91,7 @@ def rise(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
+    check_choice("variant", variant, get_args(Variant))
     check_samples(masks, "masks")
     check_samples(cells, "cells")
     if not 0 < probability <= 1:
@@ -134,12 +136,8 @@ def _axis(variant: Variant, side: int, cells: int) -> Axis:
         return Axis(side, (cells + 1) * cell / cells, cell, mirrored=True)
     if variant == "torchray":
         return Axis(side, -(-(side + cell) // cells), cell, mirrored=True)
-    if variant == "xplique":
-        enlarged = int(side * (1 + 1 / cells))
-        return Axis(side, enlarged / cells, enlarged - side + 1, mirrored=False)
-    raise InputError(
-        f"variant={variant!r} is unknown: use 'author', 'xplique' or 'torchray'"
-    )
+    enlarged = int(side * (1 + 1 / cells))
+    return Axis(side, enlarged / cells, enlarged - side + 1, mirrored=False)
 
 
 def _sums(
