@@ -157,8 +157,9 @@ def test_probabilities_and_functions_of_them():
 def test_superpixels_are_made_outside_of_jit_and_passed_into_it():
     model = classifier_of(LINEAR)
     image = np.random.default_rng(0).uniform(size=(1, 8, 8, 1)).astype(np.float32)
-    made = lime(model, image, 0, **OPTIONS)
-    assert made.shape == (1, 8, 8) and np.isfinite(made).all()
+    made = lime(model, np.concatenate([image, IMAGE]), 0, **OPTIONS)
+    assert made.shape == (2, 8, 8) and np.isfinite(made).all()
+    np.testing.assert_allclose(made[1], np.zeros((8, 8)), atol=1e-5)
     with pytest.raises(InputError, match=r"segments\.superpixels\(images\)"):
         jax.jit(lambda image: lime(model, image, 0, **OPTIONS))(image)
     segments = segments_of(16)
