@@ -29,6 +29,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.types import PyTree
 
+OUTPUTS = ("logit", "probability")
 Output = Literal["logit", "probability"]
 """Which score of a class is explained. A function as target is of these; a hidden
 unit's activation is as it is."""
@@ -56,10 +57,10 @@ def as_colour(
     return jnp.broadcast_to(colour, (channels,))
 
 
-def check_output(output: str) -> None:
-    """Raises `InputError` where a user's `output` is unknown."""
-    if output not in ("logit", "probability"):
-        raise InputError(f"output={output!r} is unknown: use 'logit' or 'probability'")
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises `InputError` where a user's choice is not among the possible ones."""
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is unknown: use one of {tuple(choices)}")
 
 
 def check_samples(samples: int, name: str = "samples") -> None:

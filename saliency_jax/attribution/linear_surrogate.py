@@ -19,7 +19,12 @@ from saliency_jax.attribution.asking import (
     key_or_default,
     with_targets,
 )
-from saliency_jax.attribution.edits import Output, check_output, check_samples
+from saliency_jax.attribution.edits import (
+    OUTPUTS,
+    Output,
+    check_choice,
+    check_samples,
+)
 from saliency_jax.attribution.maps import Maps
 from saliency_jax.attribution.segments import (
     BLOCK,
@@ -104,12 +109,9 @@ def lime(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_output(output)
+    check_choice("output", output, OUTPUTS)
     check_samples(samples)
-    if variant not in KERNEL_WIDTHS:
-        raise InputError(
-            f"variant={variant!r} is unknown: use one of {tuple(KERNEL_WIDTHS)}"
-        )
+    check_choice("variant", variant, tuple(KERNEL_WIDTHS))
     if penalty <= 0:
         raise InputError(f"penalty is {penalty}: it must be above 0")
     kernel_width = KERNEL_WIDTHS[variant] if kernel_width is None else kernel_width

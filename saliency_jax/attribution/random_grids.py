@@ -5,7 +5,7 @@ models (arXiv 1806.07421).
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,20 @@ from saliency_jax.attribution.asking import (
     GivenImages,
     GivenTargets,
     LogitsFn,
-    Question,
     ask,
     key_or_default,
     with_targets,
 )
-from saliency_jax.attribution.batching import chunks, pairs_of_chunk, repeat
+from saliency_jax.attribution.batching import (
+    chunks,
+    in_batches,
+    pairs_of_chunk,
+    repeat,
+)
 from saliency_jax.attribution.edits import (
     Colour,
     as_colour,
+    check_choice,
     check_samples,
     of_rows,
     scores_of,
@@ -90,6 +95,7 @@ def rise(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
+    check_choice("variant", variant, get_args(Variant))
     check_samples(masks, "masks")
     check_samples(cells, "cells")
     if not 0 < probability <= 1:
@@ -100,8 +106,17 @@ def rise(
         tuple(_axis(variant, side, cells) for side in asked.images.shape[1:3]),
     )
     colour = as_colour(value, asked.classifier, asked.images)
-    sums = _sums(asked, key_or_default(key), masks, grids, colour, variant)
-    return _divided(sums, masks=masks, probability=probability, variant=variant)
+    return in_batches(
+        _of_images,
+        asked.batch_size,
+        (asked.classifier, key_or_default(key), colour),
+        asked.images,
+        asked.targets,
+        masks=masks,
+        grids=grids,
+        variant=variant,
+        at_once=asked.batch_size,
+    )
 
 
 class Axis(NamedTuple):
@@ -134,55 +149,51 @@ def _axis(variant: Variant, side: int, cells: int) -> Axis:
         return Axis(side, (cells + 1) * cell / cells, cell, mirrored=True)
     if variant == "torchray":
         return Axis(side, -(-(side + cell) // cells), cell, mirrored=True)
-    if variant == "xplique":
-        enlarged = int(side * (1 + 1 / cells))
-        return Axis(side, enlarged / cells, enlarged - side + 1, mirrored=False)
-    raise InputError(
-        f"variant={variant!r} is unknown: use 'author', 'xplique' or 'torchray'"
-    )
+    enlarged = int(side * (1 + 1 / cells))
+    return Axis(side, enlarged / cells, enlarged - side + 1, mirrored=False)
 
 
-def _sums(
-    asked: Question,
-    key: Key[Array, ""],
+def _of_images(
+    shared: tuple[Classifier, Key[Array, ""], Float[Array, "C"]],
+    images: Float[Array, "B H W C"],
+    targets: Targets,
     masks: int,
     grids: _Grids,
-    colour: Float[Array, "C"],
     variant: Variant,
-) -> Float[Array, "_ H W"]:
-    """The weighted sums of masks of all images, and after them the sum of masks."""
-    count, *size = asked.images.shape[:3]
-    at_once = min(asked.batch_size, count * masks)
-    return repeat(
+    at_once: int,
+) -> Maps:
+    """Maps of no more images than go through the classifier at once."""
+    count, *size = images.shape[:3]
+    at_once = min(at_once, count * masks)
+    sums = repeat(
         _add_chunk,
         jnp.zeros((count + 1, *size)),
         chunks(count, masks, at_once),
-        asked.classifier,
-        asked.images,
-        asked.targets,
-        key,
-        colour,
+        shared,
+        images,
+        targets,
         masks=masks,
         grids=grids,
         at_once=at_once,
         output="sigmoid" if variant == "torchray" else "probability",
     )
+    return _divided(sums, masks=masks, probability=grids.probability, variant=variant)
 
 
 @partial(jax.jit, static_argnames=("masks", "grids", "at_once", "output"))
 def _add_chunk(
     sums: Float[Array, "_ H W"],
     i: Int[Array, ""],
-    classifier: Classifier,
+    shared: tuple[Classifier, Key[Array, ""], Float[Array, "C"]],
     images: Float[Array, "B H W C"],
     targets: Targets,
-    key: Key[Array, ""],
-    colour: Float[Array, "C"],
     masks: int,
     grids: _Grids,
     at_once: int,
     output: str,
 ) -> Float[Array, "_ H W"]:
+    """The weighted sums of masks of all images, and after them the sum of masks."""
+    classifier, key, colour = shared
     rows, samples = pairs_of_chunk(i, at_once, len(images))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, samples)
     drawn = jax.vmap(lambda key: _mask(key, grids))(keys)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.struct
 import jax
@@ -16,6 +16,7 @@ from saliency_jax.attribution.edits import (
     Colour,
     Output,
     as_colour,
+    check_choice,
     scores_of_edits,
 )
 from saliency_jax.errors import InputError
@@ -62,6 +63,7 @@ def superpixels(
         raise InputError(
             f"images of shape {images.shape}: expected [B, H, W, C], at least one"
         )
+    check_choice("method", method, get_args(Algorithm))
     if method == "grid":
         one = _grid(*images.shape[1:3], **options)
         return np.broadcast_to(one, images.shape[:3])
@@ -70,10 +72,6 @@ def superpixels(
             "superpixels are made on the host, which does not know the images inside "
             "jax.jit: make them outside with segments.superpixels(images) and pass "
             "them in as segments=, or use segments='grid'"
-        )
-    if method not in ("quickshift", "slic"):
-        raise InputError(
-            f"superpixels by {method!r} are unknown: use 'quickshift', 'slic' or 'grid'"
         )
     from skimage import segmentation  # slow to import, and few need it
 

@@ -18,8 +18,9 @@ from saliency_jax.attribution.asking import (
     with_targets,
 )
 from saliency_jax.attribution.edits import (
+    OUTPUTS,
     Output,
-    check_output,
+    check_choice,
     check_samples,
     scores_of_images,
 )
@@ -92,7 +93,7 @@ def kernel_shap(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_output(output)
+    check_choice("output", output, OUTPUTS)
     check_samples(samples)
     key = key_or_default(key)
     cut = segmented(asked, images, segments, max_segments, value)

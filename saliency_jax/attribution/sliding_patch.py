@@ -20,10 +20,11 @@ from saliency_jax.attribution.asking import (
     with_targets,
 )
 from saliency_jax.attribution.edits import (
+    OUTPUTS,
     Colour,
     Output,
     as_colour,
-    check_output,
+    check_choice,
     scores_of_edits,
     scores_of_images,
 )
@@ -80,9 +81,8 @@ def occlusion(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_output(output)
-    if variant not in ("mean", "sum"):
-        raise InputError(f"variant={variant!r} is unknown: use 'mean' or 'sum'")
+    check_choice("output", output, OUTPUTS)
+    check_choice("variant", variant, ("mean", "sum"))
     windows = tuple(
         _windows(axis, side, _along(patch_size, axis), _along(stride, axis))
         for axis, side in enumerate(asked.images.shape[1:3])

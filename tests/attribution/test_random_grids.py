@@ -73,11 +73,13 @@ def test_the_border_of_a_mask():
 @pytest.mark.parametrize("variant", ["author", "xplique", "torchray"])
 def test_masks_have_the_probability_everywhere(variant):
     grids = _Grids(3, 0.3, (_axis(variant, 20, 3), _axis(variant, 26, 3)))
-    masks = jax.vmap(lambda key: _mask(key, grids))(jax.random.split(KEY, 4000))
-    assert masks.shape == (4000, 20, 26)
+    masks = jax.vmap(lambda key: _mask(key, grids))(
+        jax.random.split(jax.random.key(9), 2000)
+    )
+    assert masks.shape == (2000, 20, 26)
     assert masks.min() == 0 and masks.max() <= 1 + 1e-6
     np.testing.assert_allclose(
-        jnp.mean(masks, axis=0), np.full((20, 26), 0.3), atol=0.03
+        jnp.mean(masks, axis=0), np.full((20, 26), 0.3), atol=0.05
     )
 
 
@@ -105,6 +107,7 @@ def test_a_model_that_looks_at_one_cell():
                     (shown := jnp.clip(images[:, 18, 10], 1e-6, 1 - 1e-6)) / (1 - shown)
                 ),
                 mean=(0.0,),
+                std=(1.0,),
             )
         maps = np.asarray(rise(model, image, 0, variant=variant, **options))[0]
         row, column = np.unravel_index(maps.argmax(), maps.shape)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from saliency_jax.attribution.edits import check_choice
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.attribution.sliding_patch import occlusion
 from saliency_jax.errors import InputError
@@ -51,7 +52,7 @@ def test_rows_and_columns():
 
 
 def test_colours():
-    model = Classifier.from_function(brightness, mean=(0.5, 0.25))
+    model = Classifier.from_function(brightness, mean=(0.5, 0.25), std=(1.0, 1.0))
     image = np.full((1, 4, 4, 2), (0.5, 0.25), np.float32)
     options = dict(patch_size=2, stride=2)
     np.testing.assert_allclose(occlusion(model, image, 0, **options), 0, atol=1e-5)
@@ -59,7 +60,7 @@ def test_colours():
         maps = occlusion(model, image, 0, value=value, **options)
         np.testing.assert_allclose(maps, np.full((1, 4, 4), fall), atol=1e-5)
     with pytest.raises(InputError, match=r"a colour of shape \(3,\) for images of 2"):
-        occlusion(model, image, 0, value=(0, 0, 0))
+        occlusion(model, image, 0, value=3 * (0.0,))
 
 
 def test_outputs_and_targets():
@@ -73,7 +74,9 @@ def test_outputs_and_targets():
     fall = jax.nn.softmax(jnp.array([4.0, -4.0]))[0] - 0.5
     maps = occlusion(two_classes, image, output="probability", **options)
     np.testing.assert_allclose(maps, np.full((1, 2, 2), fall), atol=1e-6)
-    several = Classifier.from_function(two_classes, mean=(0,), output="sigmoid")
+    several = Classifier.from_function(
+        two_classes, mean=(0.0,), std=(1.0,), output="sigmoid"
+    )
     fall = jax.nn.sigmoid(4.0) - 0.5
     maps = occlusion(several, image, 0, output="probability", **options)
     np.testing.assert_allclose(maps, np.full((1, 2, 2), fall), atol=1e-6)
@@ -89,6 +92,8 @@ def test_outputs_and_targets():
 
 
 def test_errors():
+    with pytest.raises(InputError, match="variant='min' is unknown: use one of"):
+        check_choice("variant", "min", ("mean", "sum"))
     call = lambda **options: occlusion(answer_of, IMAGE, 0, **options)
     with pytest.raises(InputError, match="patch_size is 5 for images of 4 rows"):
         call(patch_size=5)
