@@ -41,7 +41,7 @@ from saliency_jax.attribution.sampling import (
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
-Sigma = float | Float[Array | np.ndarray, "C"] | None
+Sigma = float | Float[Array | np.ndarray, "_"] | None
 """The standard deviation of noise, of images in [0, 1]: one, or one for each channel;
 None where it goes by the range of each image."""
 
