@@ -110,7 +110,9 @@ def test_the_mean_colour_has_no_shares():
 
 def test_steps():
     np.testing.assert_allclose(sigmas(4, 8.0, "linear"), [0, 2, 4, 6, 8])
-    np.testing.assert_allclose(sigmas(4, 8.0, "square_root"), 8 * np.sqrt([0, 0.25, 0.5, 0.75, 1]))
+    np.testing.assert_allclose(
+        sigmas(4, 8.0, "square_root"), 8 * np.sqrt([0, 0.25, 0.5, 0.75, 1])
+    )
     with pytest.raises(InputError, match="spacing='cubic' is unknown: use"):
         sigmas(4, 8.0, "cubic")
     for options in ({"steps": 0}, {"max_sigma": 0.0}):

@@ -13,7 +13,7 @@ from saliency_jax.attribution.path_integrals import (
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from tests.attribution.linear import IMAGES, WEIGHTS, linear
-from tests.attribution.small_network import SIZE, classifier, images
+from tests.attribution.small_network import classifier, images
 from tests.attribution.worked_example import IMAGE, answer_of
 
 RULES = ("midpoint", "gauss_legendre", "trapezoid")
@@ -104,16 +104,15 @@ def test_the_gap_is_that_of_the_sum_and_falls_with_the_steps():
     black = np.broadcast_to(np.float32(model.mean), batch.shape)
     change = logits(batch) - logits(black)
     gaps = {}
-    for steps in (4, 64, 1024):
+    for steps in (4, 256):
         maps, aux = integrated_gradients(
-            model, batch, targets, steps=steps, return_aux=True, batch_size=1024
+            model, batch, targets, steps=steps, return_aux=True, batch_size=256
         )
         gaps[steps] = np.asarray(aux["completeness_gap"])
         expected = np.asarray(maps).sum((1, 2)) - change
         np.testing.assert_allclose(gaps[steps], expected, atol=1e-4)
     assert np.abs(gaps[4]).mean() > 2e-3
-    assert np.abs(gaps[64]).mean() < np.abs(gaps[4]).mean() / 8
-    assert np.abs(gaps[1024]).max() < 5e-4
+    assert np.abs(gaps[256]).mean() < np.abs(gaps[4]).mean() / 16
 
 
 def test_baselines():
@@ -152,25 +151,33 @@ def test_at_a_layer_the_line_is_in_its_space():
     np.testing.assert_allclose(maps, (IMAGES**4 - 0.5**4) / 2, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-4), (jnp.bfloat16, 0.1)])
-def test_completeness_at_a_layer(dtype, tolerance):
-    """What follows tap_0 is linear, so one step is enough; not so after conv1."""
-    model, batch = classifier(dtype=dtype), images(3)
-    for layer, steps in (("tap_0", 1), ("conv1", 200)):
-        maps, aux = integrated_gradients(
-            model, batch, 1, layer=layer, steps=steps, return_aux=True, batch_size=64
+@pytest.mark.parametrize("layer, steps", [("tap_0", 1), ("conv1", 100)])
+def test_completeness_at_a_layer(layer, steps):
+    """What follows tap_0 is linear, so one step is enough."""
+    model, batch = classifier(), images(3)
+    options = {"layer": layer, "steps": steps, "batch_size": 100}
+    maps, aux = integrated_gradients(
+        model, batch, 1, return_aux=True, upsampling=None, **options
+    )
+    gap = np.asarray(aux["completeness_gap"])
+    change = np.asarray(model(batch) - model(np.full_like(batch, model.mean)))[:, 1]
+    np.testing.assert_allclose(maps.sum((1, 2)) - change, gap, atol=1e-5)
+    assert np.abs(gap).max() < (1e-5 if layer == "tap_0" else 0.01)
+    assert np.abs(change).min() > 0.02
+
+
+def test_a_layer_in_bfloat16():
+    batch = images(2)
+    narrow, exact = (
+        np.asarray(
+            integrated_gradients(
+                classifier(dtype=dtype), batch, 1, layer="conv1", steps=20
+            )
         )
-        assert maps.shape == (3, SIZE, SIZE) and maps.dtype == jnp.float32
-        gap = np.abs(np.asarray(aux["completeness_gap"]))
-        assert gap.max() < (tolerance if layer == "tap_0" else 20 * tolerance)
-        summed = integrated_gradients(
-            model, batch, 1, layer=layer, steps=steps, upsampling=None
-        )
-        change = np.asarray(model(batch) - model(np.full_like(batch, model.mean)))
-        difference = np.asarray(summed).sum((1, 2)) - change[:, 1]
-        assert np.abs(difference).max() < (
-            tolerance if layer == "tap_0" else 20 * tolerance
-        )
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    assert narrow.dtype == np.float32
+    assert np.corrcoef(narrow.ravel(), exact.ravel())[0, 1] > 0.95
 
 
 def test_what_skips_the_layer_stays_as_it_is():
