@@ -77,9 +77,9 @@ def smooth_grad(
     `noise_level * (max - min)` of each image. The signed gradients of all channels are
     averaged first, and the mean is reduced to a map.
 
-    Defaults are those of PAIR's `saliency`, the code of the method's authors, which
-    however squares the gradients unless told otherwise: that is `smooth_grad_squared`.
-    Captum's noise has one `sigma` for all images.
+    Defaults are those of PAIR's `saliency`, which however squares the gradients unless
+    it is told otherwise: that is `smooth_grad_squared`. Captum's noise has one `sigma`
+    for all images.
 
     Args:
       logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
