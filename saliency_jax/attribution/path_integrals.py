@@ -146,14 +146,13 @@ def _baselines(
 ) -> Float[Array, "B _ _ C"]:
     """A baseline of each image; of one pixel where it has one colour."""
     given = jnp.asarray(classifier.mean if baseline is None else baseline)
-    if given.ndim > 1:
-        given = to_float(given)
     channels = images.shape[-1]
     if given.shape not in ((), (channels,), images.shape[1:], images.shape):
         raise InputError(
             f"baseline of shape {given.shape} for images of shape {images.shape}: "
             f"expected a number, a colour ({channels},), an image, or one for each"
         )
+    given = to_float(given) if given.ndim > 1 else given
     given = given.astype(jnp.float32).reshape((1,) * (4 - given.ndim) + given.shape)
     return jnp.broadcast_to(given, (len(images), *given.shape[1:3], channels))
 

@@ -178,5 +178,5 @@ def _add_references(
     shares = chunk.add(means[0], values / samples)
     if not with_scores:
         return shares, means[1]
-    of_references = parts.scores(images, starts, targets) / samples
-    return shares, chunk.add(means[1], of_references)
+    of_references = parts.scores(images, starts, targets).astype(jnp.float32)
+    return shares, chunk.add(means[1], of_references / samples)

@@ -41,7 +41,7 @@ from saliency_jax.attribution.sampling import (
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
-Sigma = float | Float[Array | np.ndarray, "C"] | None
+Sigma = float | Float[Array | np.ndarray, "_"] | None
 """The standard deviation of noise, of images in [0, 1]: one, or one for each channel;
 None where it goes by the range of each image."""
 
@@ -77,9 +77,9 @@ def smooth_grad(
     `noise_level * (max - min)` of each image. The signed gradients of all channels are
     averaged first, and the mean is reduced to a map.
 
-    Defaults are those of PAIR's `saliency`, the code of the method's authors, which
-    however squares the gradients unless told otherwise: that is `smooth_grad_squared`.
-    Captum's noise has one `sigma` for all images.
+    Defaults are those of PAIR's `saliency`, which however squares the gradients unless
+    it is told otherwise: that is `smooth_grad_squared`. Captum's noise has one `sigma`
+    for all images.
 
     Args:
       logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
