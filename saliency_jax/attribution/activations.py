@@ -125,13 +125,13 @@ def with_backward(
     """
 
     @jax.custom_vjp
-    def ruled(*arguments: Array) -> Array:
+    def ruled(*arguments: Any) -> Array:
         return function(*arguments)
 
-    def forward(*arguments: Array) -> tuple[Array, tuple[Array, ...]]:
+    def forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
         return function(*arguments), arguments
 
-    def pull(arguments: tuple[Array, ...], gradient: Array) -> tuple[Any, ...]:
+    def pull(arguments: tuple[Any, ...], gradient: Array) -> tuple[Any, ...]:
         gradients = backward(gradient, *arguments)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
         return *gradients, *(None,) * (len(arguments) - len(gradients))
