@@ -85,7 +85,7 @@ def grad_cam_plus_plus(
 ) -> Maps:
     """Channels weighted by their positive gradients, so that each object counts.
 
-    Chattopadhay et al. (arXiv 1710.11063), equations 7 and 19, of the score `exp(S)`:
+    Chattopadhyay et al. (arXiv 1710.11063), equations 7 and 19, of the score `exp(S)`:
     `a_ijk = G^2 / (2 G^2 + G^3 sum_ab A_abk)`, `w_k = sum_ij a_ijk ReLU(G_ijk)`,
     `ReLU(sum_k w_k A_k)`. The common factor `exp(S)` of all weights is left out. Where
     the denominator is zero, so is a.
