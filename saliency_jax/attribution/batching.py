@@ -32,7 +32,7 @@ def in_batches(
 
     Args:
       function: of each image by itself; jitted, or it jits what is worth it.
-      batch_size: of images.
+      batch_size: the most images at a time.
       shared: passed as it is, such as a classifier.
       *per_image: see `rows_of`.
       **options: static, passed as they are.
@@ -40,6 +40,7 @@ def in_batches(
     count = len(jax.tree.leaves(per_image)[0])
     if batch_size >= count:
         return function(shared, *per_image, **options)
+    batch_size = even_size(count, batch_size)
     batches = -(-count // batch_size)
     # Copies of the last image fill the last batch, so that there is one shape.
     rows = jnp.minimum(jnp.arange(batches * batch_size), count - 1)
@@ -68,6 +69,11 @@ def rows_of(per_image: PyTree, chosen: Int[jax.Array, "I"]) -> PyTree:
         per_image,
         is_leaf=lambda x: isinstance(x, Partial),
     )
+
+
+def even_size(count: int, batch_size: int) -> int:
+    """The size of parts as few as `batch_size` allows, and as equal as can be."""
+    return -(-count // -(-count // batch_size))
 
 
 def repeat(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Num
 from saliency_jax.attribution.asking import Question, probabilities
 from saliency_jax.attribution.batching import (
     chunks,
+    even_size,
     in_batches,
     pairs_of_chunk,
     repeat,
@@ -133,7 +134,7 @@ def scores_of_edits(
       shared: what it needs for all images.
     """
     images = len(question.images)
-    size = min(question.batch_size, images * samples)
+    size = even_size(images * samples, question.batch_size)
     return repeat(
         _chunk_of_edits,
         jnp.zeros((images, samples)),

@@ -21,6 +21,7 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.attribution.batching import (
     chunks,
+    even_size,
     in_batches,
     pairs_of_chunk,
     repeat,
@@ -164,7 +165,7 @@ def _of_images(
 ) -> Maps:
     """Maps of no more images than go through the classifier at once."""
     count, *size = images.shape[:3]
-    at_once = min(at_once, count * masks)
+    at_once = even_size(count * masks, at_once)
     sums = repeat(
         _add_chunk,
         jnp.zeros((count + 1, *size)),

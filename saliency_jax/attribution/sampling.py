@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from saliency_jax.attribution.batching import chunks, pairs_of_chunk, repeat
+from saliency_jax.attribution.batching import (
+    chunks,
+    even_size,
+    pairs_of_chunk,
+    repeat,
+)
 from saliency_jax.attribution.layers import INPUT, AskedLayer, cut
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
@@ -81,11 +86,6 @@ def over_samples(
     size = even_size(images * samples, batch_size)
     times = chunks(images, samples, size)
     return repeat(step, carry, times, *arguments, size=size, samples=samples, **options)
-
-
-def even_size(count: int, batch_size: int) -> int:
-    """The size of parts as few as `batch_size` allows, and as equal as can be."""
-    return -(-count // -(-count // batch_size))
 
 
 def activations(
