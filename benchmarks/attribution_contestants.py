@@ -13,7 +13,7 @@ from tests.models import reproducible
 STEPS = 50
 NOISES = 25
 NOISE = 0.15
-MASKS = 64
+MASKS = 1000
 GRID = 7
 KEPT = 0.5
 PATCHES = 7  # in a row of an image

@@ -29,6 +29,7 @@ from saliency_jax.attribution import (  # noqa: E402
     grad_cam,
     gradient,
     guided_backprop,
+    guided_grad_cam,
     input_x_gradient,
     integrated_gradients,
     kernel_shap,
@@ -519,9 +520,7 @@ def test_lime():
 def test_lrp_of_a_layer():
     twins = twins_of("small")
     module = torch_twins.folded(twins)
-    expected = attr.LayerLRP(module, module.conv1).attribute(
-        twins.inputs, twins.labels
-    )
+    expected = attr.LayerLRP(module, module.conv1).attribute(twins.inputs, twins.labels)
     maps = lrp(
         twins.classifier,
         twins.images,
@@ -533,3 +532,23 @@ def test_lrp_of_a_layer():
         upsampling=None,
     )
     assert_same(maps, expected)
+
+
+def test_guided_grad_cam():
+    """captum enlarges Grad-CAM to the nearest cell by default, here bilinear."""
+    twins = twins_of("small")
+    for layer in ("tap_0", "conv2"):
+        method = attr.GuidedGradCam(twins.module, twins.layers[layer])
+        for mode in ("nearest", "bilinear"):
+            expected = method.attribute(
+                twins.inputs, twins.labels, interpolate_mode=mode
+            )
+            maps = guided_grad_cam(
+                twins.classifier,
+                twins.images,
+                twins.targets,
+                layer=layer,
+                reduction=None,
+                upsampling=mode,
+            )
+            assert_same(maps, by_pixel_value(twins, expected))
