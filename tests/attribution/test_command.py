@@ -35,7 +35,8 @@ def test_maps_are_written_and_compared(folder, capsys):
     text = "gradient gradient:reduction=sum_abs"
     explain(folder, methods=text, randomised_layers=2, batch_size=1)
     out = capsys.readouterr().out
-    assert "two.jpg: class " in out and "drawing fc, layer4_0/downsample_bn anew:" in out
+    assert "two.jpg: class " in out
+    assert "drawing fc, layer4_0/downsample_bn anew:" in out
     assert cv2.imread(str(folder / "maps" / "maps.png")).shape[2] == 3
     maps = np.load(folder / "maps" / "maps.npz")
     assert list(maps) == text.split() and maps["gradient"].shape == (2, 32, 32)
