@@ -15,6 +15,7 @@ from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.layers import (
     INPUT,
     AskedLayer,
+    Cut,
     Layer,
     Targets,
     as_layer,
@@ -146,8 +147,18 @@ def layer_gradients(
     """
     parts = cut(classifier, images, layer, targets)
     at = parts.activations(images)
+    return at.astype(jnp.float32), gradients_at(parts, images, at, targets)
+
+
+def gradients_at(
+    parts: Cut,
+    images: Float[Array, "B H W C"],
+    at: Float[Array, "B h w D"],
+    targets: Targets,
+) -> Float[Array, "B h w D"]:
+    """The gradient of the scores where the layer gives something else, in float32."""
     gradients = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    return at.astype(jnp.float32), gradients.astype(jnp.float32)
+    return gradients.astype(jnp.float32)
 
 
 def origin(classifier: Classifier, layer: AskedLayer) -> Float[Array, "1 1 1 _"]:

@@ -11,11 +11,9 @@ FAMILIES = {
     ("gradient", "gradients"): ("gradient", "input_x_gradient"),
     ("gradient", "ten_crop"): ("ten_crop_gradient",),
     ("gradient", "smoothing"): ("smooth_grad", "smooth_grad_squared", "var_grad"),
-    ("gradient", "path_integrals"): (
-        "integrated_gradients",
-        "blur_integrated_gradients",
-        "expected_gradients",
-    ),
+    ("gradient", "path_integrals"): ("integrated_gradients",),
+    ("gradient", "blur_path"): ("blur_integrated_gradients",),
+    ("gradient", "random_baselines"): ("expected_gradients",),
     ("backward rule", "backprop_rules"): ("guided_backprop", "deconvnet"),
     ("backward rule", "excitation"): (
         "excitation_backprop",

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from saliency_jax.attribution.iterative_mask import IterativeOptions
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.selective_masker import SelectiveDecoder, SelectiveMasker
 from saliency_jax.saliency import Masker
@@ -22,6 +23,20 @@ def small_masker():
 
 
 CHEAP = {
+    "smooth_grad": {"samples": 3},
+    "smooth_grad_squared": {"samples": 3},
+    "var_grad": {"samples": 3},
+    "integrated_gradients": {"steps": 5},
+    "blur_integrated_gradients": {"steps": 5, "max_sigma": 8.0},
+    "expected_gradients": {"samples": 3},
+    "occlusion": {"patch_size": 4, "stride": 3},
+    "rise": {"masks": 60, "cells": 4},
+    "lime": {"segments": "grid", "samples": 60},
+    "kernel_shap": {"segments": "grid", "samples": 60},
+    "meaningful_perturbation": {"steps": 4},
+    "extremal_perturbation": {"steps": 4},
+    "mask_estimation": {"steps": 6, "chains": 3, "grid": 4},
+    "iterative_masks": {"options": IterativeOptions(iterations=4, mask_size=8)},
     "trained_masker": lambda: {"masker": small_masker()},
 }
 
