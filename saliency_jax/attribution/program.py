@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, Float
 
@@ -78,6 +79,16 @@ class Program:
                 needed |= {atom for atom in equation.invars if self.is_active(atom)}
         return [x for x in reversed(equations) if self.is_active(x.outvars[0])]
 
+    def between(self, layer: Var, wanted: Atom) -> list[JaxprEqn]:
+        """The equations on the ways from one variable to another, in order."""
+        behind, equations = {layer}, []
+        for equation in self.needed_for(wanted):
+            variables = [x for x in equation.invars if isinstance(x, Var)]
+            if equation.outvars[0] is not layer and not behind.isdisjoint(variables):
+                behind |= set(equation.outvars)
+                equations.append(equation)
+        return equations
+
     def evaluate(
         self,
         images: Float[Array, "B H W C"],
@@ -112,7 +123,7 @@ class Program:
         for equation, rewrite, inputs in reversed(steps):
             arguments = [read(atom) for atom in inputs]
             if rewrite is None:
-                results = _bind(equation, arguments)
+                results = bind(equation, arguments)
             else:
                 results = [rewrite.function(*arguments)]
             for variable, result in zip(equation.outvars, results, strict=True):
@@ -156,10 +167,14 @@ def trace(
         return logits, list(taps) if isinstance(taps, Sequence) else []
 
     traced = jax.make_jaxpr(forward)(images)
-    flat = jax.make_jaxpr(lambda images: _inlined(traced.jaxpr, traced.consts, images))(
-        images
-    )
-    return _program(flat, tuple(paths))
+    return _program(flattened(traced), tuple(paths))
+
+
+def flattened(traced: ClosedJaxpr) -> ClosedJaxpr:
+    """The same with the bodies of its calls in their places."""
+    inputs = [variable.aval for variable in traced.jaxpr.invars]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+    return jax.make_jaxpr(lambda *x: _inlined(traced.jaxpr, traced.consts, *x))(*shapes)
 
 
 def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
@@ -179,19 +194,29 @@ def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
             else:
                 results = _inlined(body, (), *arguments)
         else:
-            results = _bind(equation, arguments)
+            results = bind(equation, arguments)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
+def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation."""
     parameters = equation.primitive.get_bind_params(equation.params)
     functions = ()
     if isinstance(parameters, tuple):  # before jax 0.10
         functions, parameters = parameters
-    with equation.ctx.manager:
+    # So that an error, or a traced copy, still tells where in the user's code it is.
+    source = equation.source_info
+    user = source_info_util.user_context(source.traceback, name_stack=source.name_stack)
+    with user, equation.ctx.manager:
         results = equation.primitive.bind(*functions, *arguments, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def place(equation: JaxprEqn) -> str:
+    """A primitive and where it stands in the user's code, for messages."""
+    where = source_info_util.summarize(equation.source_info)
+    return f"{equation.primitive.name} ({where})"
 
 
 def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:
