@@ -1,7 +1,7 @@
 """The door of every method: what the user passes is checked, and put in one form."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +139,16 @@ def _predicted(
     classifier: Classifier, images: Float[Array, "B H W C"]
 ) -> Int[Array, "B"]:
     return jnp.argmax(_logits(classifier, images), axis=-1)
+
+
+def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
+    """Checks an option that has few values.
+
+    Raises:
+      InputError: the value is none of them.
+    """
+    if value not in (options := tuple(options)):
+        raise InputError(f"{name}={value!r} is unknown: use one of {options}")
 
 
 def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:

@@ -34,8 +34,7 @@ def in_batches(
       function: of each image by itself; jitted, or it jits what is worth it.
       batch_size: of images.
       shared: passed as it is, such as a classifier.
-      *per_image: arrays with a leading axis of images, pytrees of them, or None. A
-        `Partial`, such as a target that is a function, is for all images.
+      *per_image: see `rows_of`.
       **options: static, passed as they are.
     """
     count = len(jax.tree.leaves(per_image)[0])
@@ -47,18 +46,28 @@ def in_batches(
     rows = rows.reshape(batches, batch_size)
 
     def part(chosen: jax.Array) -> PyTree:
-        of_part = jax.tree.map(
-            lambda x: x if isinstance(x, Partial) else x[chosen],
-            per_image,
-            is_leaf=lambda x: isinstance(x, Partial),
-        )
-        return function(shared, *of_part, **options)
+        return function(shared, *rows_of(per_image, chosen), **options)
 
     if is_traced(shared, per_image):
         parts = jax.lax.map(part, rows)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], parts)
     parts = [part(chosen) for chosen in rows]
     return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *parts)
+
+
+def rows_of(per_image: PyTree, chosen: Int[jax.Array, "I"]) -> PyTree:
+    """What belongs to some of the images.
+
+    Args:
+      per_image: arrays with a leading axis of images, pytrees of them, or None. A
+        `Partial`, such as a target that is a function, is for all images.
+      chosen: which images.
+    """
+    return jax.tree.map(
+        lambda x: x if isinstance(x, Partial) else x[chosen],
+        per_image,
+        is_leaf=lambda x: isinstance(x, Partial),
+    )
 
 
 def repeat(

@@ -137,7 +137,8 @@ def cut(
         variables.
 
     Raises:
-      InputError: there is no such layer, or it gives no maps.
+      InputError: there is no such layer, it gives no maps, or what is explained is not
+        computed from it.
     """
     if isinstance(layer, tuple):
         return _cut_by_hand(layer, targets, rewriting)
@@ -162,6 +163,12 @@ def cut(
         return evaluate(images, maps, program.logits)
 
     def scores(images: Array, maps: Array, targets: Targets) -> Array:
+        reaches = program.is_computed_from(wanted, variable)
+        if variable != program.images and not reaches:
+            raise InputError(
+                f"what is explained is not computed from layer {name!r}: use a layer "
+                f"between the images and that"
+            )
         if not isinstance(targets, Unit):
             return target_scores(logits(images, maps), targets)
         hidden = jnp.transpose(evaluate(images, maps, wanted), unit_to_last)
@@ -255,7 +262,20 @@ def _find(
         )
     if not program.is_active(variable):
         raise InputError(f"layer {layer!r} does not depend on the images")
+    if _is_channels_first(program, variable):
+        return variable, _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
     return variable, _CHANNELS_LAST, _CHANNELS_LAST
+
+
+def _is_channels_first(program: Program, variable: Var) -> bool:
+    """Whether it has the axes of a channels-first convolution, which nobody moved."""
+    channels_first = False
+    for equation in program.needed_for(variable):
+        if equation.primitive.name == "conv_general_dilated":
+            channels_first = equation.params["dimension_numbers"].out_spec[1] == 1
+        elif equation.params.get("permutation") == _FROM_CHANNELS_FIRST:
+            channels_first = False
+    return channels_first
 
 
 def _known(program: Program, layer: str) -> str:

@@ -70,6 +70,10 @@ class Program:
         """Whether a variable depends on the images."""
         return isinstance(atom, Var) and atom in self.active
 
+    def is_computed_from(self, atom: Atom, source: Var) -> bool:
+        """Whether a variable depends on another one, or is that."""
+        return isinstance(atom, Var) and atom in reached(self.equations, source)
+
     def needed_for(self, wanted: Atom) -> list[JaxprEqn]:
         """The equations between the images and a variable, in order."""
         needed, equations = {wanted}, []
@@ -177,6 +181,15 @@ def flattened(traced: ClosedJaxpr) -> ClosedJaxpr:
     return jax.make_jaxpr(lambda *x: _inlined(traced.jaxpr, traced.consts, *x))(*shapes)
 
 
+def reached(equations: Sequence[JaxprEqn], source: Var) -> set[Var]:
+    """A variable and all that are computed from it, by equations in order."""
+    found = {source}
+    for equation in equations:
+        if any(isinstance(atom, Var) and atom in found for atom in equation.invars):
+            found |= set(equation.outvars)
+    return found
+
+
 def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
     """Evaluates a jaxpr, its calls as if their bodies stood in their places."""
     values = dict(zip(jaxpr.constvars, constants, strict=True))
@@ -232,13 +245,11 @@ def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:
     equations.reverse()
 
     (images,) = jaxpr.invars
-    active = {images}
-    named = {}
-    for equation in equations:
-        if any(isinstance(atom, Var) and atom in active for atom in equation.invars):
-            active |= set(equation.outvars)
-        if equation.primitive.name == "name":
-            named[equation.params["name"]] = equation.outvars[0]
+    named = {
+        equation.params["name"]: equation.outvars[0]
+        for equation in equations
+        if equation.primitive.name == "name"
+    }
     logits, *taps = jaxpr.outvars
     return Program(
         images=images,
@@ -248,5 +259,5 @@ def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:
         taps=tuple(taps),
         named=named,
         paths=paths,
-        active=frozenset(active),
+        active=frozenset(reached(equations, images)),
     )

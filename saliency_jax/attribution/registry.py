@@ -20,8 +20,8 @@ FAMILIES = {
         "contrastive_excitation_backprop",
     ),
     ("backward rule", "relevance"): ("lrp",),
+    ("class activation map", "linear_head"): ("cam",),
     ("class activation map", "class_activation"): (
-        "cam",
         "grad_cam",
         "grad_cam_plus_plus",
         "xgrad_cam",
