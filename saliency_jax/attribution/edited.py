@@ -1,4 +1,4 @@
-"""What methods share that look for a mask: scores of edited images, and lengths."""
+"""What methods share that look for a mask: edited images, their scores, and lengths."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,14 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import REFERENCE_SIZE
 from saliency_jax.types import PyTree
 
+Asked = Targets | Int[Array, "B n"]
+"""What edited images are judged by: also several classes of each image."""
+
 
 def edited_scores(
     classifier: Classifier,
     edited: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
     of_classes: Callable[
         [Float[Array, "B H W C"], Int[Array, "B ..."]], Float[Array, "B"]
     ],
@@ -81,3 +84,61 @@ def at_least(smallest: int, **options: int | float) -> None:
     for name, value in options.items():
         if value < smallest:
             raise InputError(f"{name} is {value}: it must be at least {smallest}")
+
+
+def mixed(
+    images: Float[Array, "B H W C"],
+    references: Float[Array, "B H W C"],
+    masks: Float[Array, "#B H W"],
+) -> Float[Array, "B H W C"]:
+    """Where the mask is 1 the images, where it is 0 the references."""
+    keep = masks[..., None]
+    return keep * images + (1.0 - keep) * references
+
+
+def blurred_by(
+    pyramid: Float[Array, "B L H W C"], masks: Float[Array, "B H W"]
+) -> Float[Array, "B H W C"]:
+    """Images that are blurred the more the lower the mask: 0 takes the first level.
+
+    Between two levels it is linear; at a mask of 1 the slope is that from below.
+    """
+    levels = pyramid.shape[1]
+    places = masks * (levels - 1)
+    below = jnp.clip(jnp.floor(jax.lax.stop_gradient(places)), 0, levels - 2)
+    above = places - below
+    which = jnp.arange(levels)[None, :, None, None] - below[:, None]
+    weights = jnp.where(which == 0, 1.0 - above[:, None], 0.0)
+    weights = weights + jnp.where(which == 1, above[:, None], 0.0)
+    return jnp.einsum("blhw,blhwc->bhwc", weights, pyramid)
+
+
+def median_blur(images: Float[Array, "B H W C"], reach: int) -> Float[Array, "B H W C"]:
+    """The median of the square around each pixel; edge pixels are repeated outwards.
+
+    Args:
+      images: of any range.
+      reach: the square has `2 * reach + 1` pixels a side.
+    """
+    side = 2 * reach + 1
+    padding = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    padded = jnp.pad(images, padding, "edge")
+    width = images.shape[2]
+
+    def row(y: Int[Array, ""]) -> Float[Array, "B W C"]:
+        near = jax.lax.dynamic_slice_in_dim(padded, y, side, axis=1)
+        near = jnp.stack([near[:, :, x : x + width] for x in range(side)], axis=1)
+        return jnp.median(near, axis=(1, 2))
+
+    # A row at a time: all windows at once would be 121 times the images.
+    return jnp.moveaxis(jax.lax.map(row, jnp.arange(images.shape[1])), 0, 1)
+
+
+def shifted(
+    images: Float[Array, "B H W C"], shift: Int[Array, "2"], shifts: int
+) -> Float[Array, "B H W C"]:
+    """Images mirrored outwards and cut out again, 0 to `shifts - 1` pixels on."""
+    before = shifts // 2
+    sides = (before, shifts - 1 - before)
+    padded = jnp.pad(images, ((0, 0), sides, sides, (0, 0)), "symmetric")
+    return jax.lax.dynamic_slice(padded, (0, *shift, 0), images.shape)

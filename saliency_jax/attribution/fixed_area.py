@@ -22,8 +22,10 @@ from saliency_jax.attribution.asking import (
     with_targets,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
+from saliency_jax.attribution.coarse_masks import BLUR_REACH, smooth_maximum
 from saliency_jax.attribution.edited import (
     at_least,
+    blurred_by,
     classes_only,
     edited_scores,
     of_each_image,
@@ -35,7 +37,6 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
 MOMENTUM = 0.9
-BLUR_REACH = 4.0
 VARIANTS = ("preserve", "delete", "dual")
 REWARDS = ("logit", "contrastive")
 
@@ -247,60 +248,6 @@ def _side(constants: Constants, size: tuple[int, int]) -> int:
     return max(1, round(scaled(constants.cell, size)))
 
 
-def smooth_maximum(
-    cells: Float[Array, "B h w"],
-    size: tuple[int, int],
-    margin: int,
-    side: int,
-    sigma: float,
-    coldness: float,
-) -> Float[Array, "B _ _"]:
-    """Masks from cells: at each pixel the softest maximum of kernel times cell.
-
-    The mean of `k c` over the cells near a pixel, weighted by `exp(coldness k c)`.
-
-    Args:
-      cells: in [0, 1]; around them there are zeros.
-      size: (H, W) of the image, in pixels; a cell is in the middle of its pixels.
-      margin: how many pixels around the image there are.
-      side: of a cell, in pixels.
-      sigma: width of the kernel, in pixels.
-      coldness: the higher, the nearer to the maximum.
-
-    Returns:
-      In [0, 1], with the margin.
-    """
-    reach = 1 + math.ceil(sigma / side)
-    around = -(-margin // side)
-    window = 2 * reach + 1
-    rows, columns = (count + 2 * around for count in cells.shape[1:])
-    padding = 2 * ((reach + around, reach + around),)
-    padded = jnp.pad(cells, ((0, 0), *padding))
-    near = jnp.stack([padded[:, y : y + rows] for y in range(window)], axis=1)
-    near = jnp.stack([near[..., x : x + columns] for x in range(window)], axis=2)
-    # From a pixel to the middle of a cell, by the cell's place and the pixel's.
-    places = side * (np.arange(window) - reach)[:, None] - (
-        np.arange(side) - (side - 1) / 2
-    )
-    squares = places**2
-    distances = np.sqrt(
-        squares[:, None, None, :, None, None] + squares[None, :, None, None, None, :]
-    )
-    kernel = np.exp(-2.0 * np.maximum(distances / sigma - 0.5, 0.0) ** 2)
-
-    @jax.checkpoint  # the products of all cells near all pixels are not kept
-    def pooled(near: Float[Array, "B m n h w"]) -> Float[Array, "B h s w t"]:
-        products = near[:, :, :, :, None, :, None] * kernel[None].astype(np.float32)
-        greatest = jax.lax.stop_gradient(jnp.max(products, (1, 2), keepdims=True))
-        weights = jnp.exp(coldness * (products - greatest))
-        return jnp.sum(weights * products, (1, 2)) / jnp.sum(weights, (1, 2))
-
-    masks = pooled(near).reshape(len(cells), rows * side, columns * side)
-    first = around * side - margin
-    height, width = (pixels + 2 * margin for pixels in size)
-    return masks[:, first : first + height, first : first + width]
-
-
 def _drawn(
     cells: Float[Array, "B h w"], size: tuple[int, int], constants: Constants
 ) -> tuple[Float[Array, "B H W"], Float[Array, "B _ _"]]:
@@ -325,23 +272,6 @@ def _shown(
     constants: Constants,
 ) -> Float[Array, "B H W"]:
     return _drawn(cells, pyramid.shape[2:4], constants)[0]
-
-
-def blurred_by(
-    pyramid: Float[Array, "B L H W C"], masks: Float[Array, "B H W"]
-) -> Float[Array, "B H W C"]:
-    """Images that are blurred the more the lower the mask: 0 takes the first level.
-
-    Between two levels it is linear; at a mask of 1 the slope is that from below.
-    """
-    levels = pyramid.shape[1]
-    places = masks * (levels - 1)
-    below = jnp.clip(jnp.floor(jax.lax.stop_gradient(places)), 0, levels - 2)
-    above = places - below
-    which = jnp.arange(levels)[None, :, None, None] - below[:, None]
-    weights = jnp.where(which == 0, 1.0 - above[:, None], 0.0)
-    weights = weights + jnp.where(which == 1, above[:, None], 0.0)
-    return jnp.einsum("blhw,blhwc->bhwc", weights, pyramid)
 
 
 def area_penalty(

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from saliency_jax import prng
@@ -23,6 +22,7 @@ from saliency_jax.attribution.asking import (
     with_targets,
 )
 from saliency_jax.attribution.batching import chunks, pairs_of_chunk, repeat
+from saliency_jax.attribution.coarse_masks import in_cells, interpolation
 from saliency_jax.attribution.edited import at_least, classes_only
 from saliency_jax.attribution.gradients import origin
 from saliency_jax.attribution.layers import INPUT, NamedLayer
@@ -249,20 +249,13 @@ def _upsampled(
         lines = []
         for side, cells, of_axis in zip(size, mask.shape, of_axes, strict=True):
             pixels = -(-side // cells)
-            whole = _interpolation(cells, pixels * (cells + 1))
+            whole = interpolation(cells, pixels * (cells + 1))
             shift = jax.random.randint(of_axis, (), 0, pixels)
             lines.append(jax.lax.dynamic_slice_in_dim(whole, shift, side))
         down, across = lines
         return down @ mask @ across.T
 
     return jax.vmap(of_one)(keys, masks)
-
-
-def _interpolation(cells: int, pixels: int) -> Float[Array, "P h"]:
-    """A line of cells to one of pixels, between the middles of cells, as a matrix."""
-    places = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    weights = np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(cells)))
-    return jnp.asarray(weights, jnp.float32)
 
 
 @partial(jax.jit, static_argnames="constants")
@@ -297,7 +290,7 @@ def _step(
         chain.probabilities.at[:, i].set(now),
         # The last step of those that share a point stays.
         chain.curve.at[:, i * points // constants.steps].set(
-            _in_cells(evidence, constants.grid) / (i + 1)
+            in_cells(evidence, constants.grid) / (i + 1)
         ),
     )
 
@@ -342,16 +335,6 @@ def _reweighted_by_paper(
     added = constants.roughness_rate * roughness[:, None, None] * weights
     weights = jnp.maximum(weights * factor, constants.floor) + added
     return jnp.where(on, jnp.minimum(weights, 1.0), 0.0)
-
-
-def _in_cells(maps: Float[Array, "I H W"], grid: int) -> Float[Array, "I h w"]:
-    """The mean of the pixels in each cell."""
-    lines = []
-    for side in maps.shape[1:]:
-        cell = np.arange(side) * grid // side == np.arange(grid)[:, None]
-        lines.append(cell / np.maximum(cell.sum(axis=1, keepdims=True), 1))
-    down, across = (line.astype(np.float32) for line in lines)
-    return jnp.einsum("hy,iyx,wx->ihw", down, maps, across)
 
 
 @jax.jit

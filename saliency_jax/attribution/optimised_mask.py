@@ -25,13 +25,25 @@ from saliency_jax.attribution.asking import (
     probabilities,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
-from saliency_jax.attribution.edited import at_least, edited_scores, scaled
-from saliency_jax.attribution.layers import Targets
+from saliency_jax.attribution.coarse_masks import (
+    BLUR_REACH,
+    circle,
+    total_variation,
+    upsampling,
+)
+from saliency_jax.attribution.edited import (
+    Asked,
+    at_least,
+    edited_scores,
+    median_blur,
+    mixed,
+    scaled,
+    shifted,
+)
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.removal import blur_matrix, gaussian_blur
+from saliency_jax.removal import gaussian_blur
 
-BLUR_REACH = 4.0
 RADII = np.arange(0, 175, 5, dtype=np.float32)
 """Of the circles that are tried, in pixels of a 224x224 image."""
 SUPPRESSED = 0.01
@@ -217,7 +229,7 @@ def _checked(variant: str, given: dict[str, int | float | str]) -> Constants:
 def _maps(
     shared: tuple[Classifier, Key[Array, ""]],
     images: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
     constants: Constants,
 ) -> tuple[Float[Array, "B H W"], Float[Array, "B T"], Float[Array, "B T"]]:
     classifier, key = shared
@@ -247,9 +259,9 @@ def _begin(
     classifier: Classifier,
     key: Key[Array, ""],
     images: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
     constants: Constants,
-) -> tuple[Float[Array, "B h w"], Float[Array, "B H W C"], Targets]:
+) -> tuple[Float[Array, "B h w"], Float[Array, "B H W C"], Asked]:
     """The first masks, what stands for nothing, and what is explained."""
     if targets is None:
         logits = classifier(images)
@@ -267,38 +279,8 @@ def _begin(
     return jnp.broadcast_to(start, (len(images), *cells)), references, targets
 
 
-def median_blur(images: Float[Array, "B H W C"], reach: int) -> Float[Array, "B H W C"]:
-    """The median of the square around each pixel; edge pixels are repeated outwards.
-
-    Args:
-      images: of any range.
-      reach: the square has `2 * reach + 1` pixels a side.
-    """
-    side = 2 * reach + 1
-    padding = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    padded = jnp.pad(images, padding, "edge")
-    width = images.shape[2]
-
-    def row(y: Int[Array, ""]) -> Float[Array, "B W C"]:
-        near = jax.lax.dynamic_slice_in_dim(padded, y, side, axis=1)
-        near = jnp.stack([near[:, :, x : x + width] for x in range(side)], axis=1)
-        return jnp.median(near, axis=(1, 2))
-
-    # A row at a time: all windows at once would be 121 times the images.
-    return jnp.moveaxis(jax.lax.map(row, jnp.arange(images.shape[1])), 0, 1)
-
-
-def _mixed(
-    images: Float[Array, "B H W C"],
-    references: Float[Array, "B H W C"],
-    masks: Float[Array, "#B H W"],
-) -> Float[Array, "B H W C"]:
-    keep = masks[..., None]
-    return keep * images + (1.0 - keep) * references
-
-
 def _scores(
-    classifier: Classifier, edited: Float[Array, "B H W C"], targets: Targets
+    classifier: Classifier, edited: Float[Array, "B H W C"], targets: Asked
 ) -> Float[Array, "B"]:
     def of_classes(
         edited: Float[Array, "B H W C"], classes: Int[Array, "B ..."]
@@ -310,20 +292,6 @@ def _scores(
     return edited_scores(classifier, edited, targets, of_classes)
 
 
-def _circle(
-    radius: Float[Array, "*B"], size: tuple[int, int]
-) -> Float[Array, "*B H W"]:
-    """Masks that remove a circle with a soft edge; the radius as in `RADII`."""
-    rows, columns = (np.arange(side) - side // 2 for side in size)
-    distance = np.hypot(rows[:, None], columns[None])
-    radius = scaled(1.0, size) * radius[..., None, None]
-    inside = jnp.less_equal(
-        jnp.broadcast_to(distance, (*radius.shape[:-2], *size)), radius
-    ).astype(jnp.float32)
-    down, across = (blur_matrix(side, scaled(10.0, size), BLUR_REACH) for side in size)
-    return 1.0 - jnp.einsum("yh,...hw,xw->...yx", down, inside, across)
-
-
 @jax.jit
 def _try_circle(
     left: Float[Array, "B R"],
@@ -331,11 +299,11 @@ def _try_circle(
     classifier: Classifier,
     images: Float[Array, "B H W C"],
     references: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
 ) -> Float[Array, "B R"]:
     """Writes down which scores the i-th circle leaves."""
-    mask = _circle(jnp.asarray(RADII)[i], images.shape[1:3])
-    scores = _scores(classifier, _mixed(images, references, mask[None]), targets)
+    mask = circle(jnp.asarray(RADII)[i], images.shape[1:3])
+    scores = _scores(classifier, mixed(images, references, mask[None]), targets)
     return left.at[:, i].set(scores)
 
 
@@ -345,7 +313,7 @@ def _smallest_circle(
     left: Float[Array, "B R"],
     images: Float[Array, "B H W C"],
     references: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
     constants: Constants,
 ) -> Float[Array, "B h w"]:
     """The mask of the smallest circle that is enough, or of the largest; in cells."""
@@ -358,18 +326,7 @@ def _smallest_circle(
     radii = jnp.asarray(RADII)[jnp.argmax(enough, axis=1)]
     size = images.shape[1:3]
     cells = tuple(min(constants.mask_size, side) for side in size)
-    return jax.image.resize(_circle(radii, size), (len(images), *cells), "nearest")
-
-
-def _upsampling(size: int, cells: int, blur: float, method: str) -> np.ndarray:
-    """A line of cells to pixels, and the blur, as one matrix `[size, cells]`."""
-    pixels = np.arange(size)[:, None]
-    if method == "nearest":
-        matrix = (pixels * cells // size == np.arange(cells)).astype(np.float32)
-    else:
-        places = pixels * (cells - 1) / max(size - 1, 1)
-        matrix = np.maximum(0.0, 1.0 - np.abs(places - np.arange(cells)))
-    return (blur_matrix(size, blur, BLUR_REACH) @ matrix).astype(np.float32)
+    return jax.image.resize(circle(radii, size), (len(images), *cells), "nearest")
 
 
 def _upsampled(
@@ -377,39 +334,17 @@ def _upsampled(
 ) -> Float[Array, "B H W"]:
     blur = scaled(constants.mask_blur, size)
     down, across = (
-        _upsampling(side, cells, blur, constants.upsampling)
+        upsampling(side, cells, blur, constants.upsampling)
         for side, cells in zip(size, masks.shape[1:], strict=True)
     )
     return jnp.einsum("yh,bhw,xw->byx", down, masks, across)
 
 
 def _penalties(masks: Float[Array, "B h w"], constants: Constants) -> Float[Array, "B"]:
-    """The weighted area of what is removed, and the total variation."""
     total = jnp.mean if constants.means else jnp.sum
-    of_each = lambda x: total(x, axis=(1, 2))
-    down = jnp.abs(masks[:, 1:] - masks[:, :-1])
-    across = jnp.abs(masks[:, :, 1:] - masks[:, :, :-1])
-    if constants.means:
-        power = lambda x: jnp.maximum(x, 1e-12) ** constants.smoothness_power
-        variation = of_each(power(down)) + of_each(power(across))
-    else:
-        down = jnp.pad(down, ((0, 0), (0, 1), (0, 0)))
-        across = jnp.pad(across, ((0, 0), (0, 0), (0, 1)))
-        # Below, the power has no finite gradient for a beta below two.
-        squares = jnp.maximum(down**2 + across**2, 1e-12)
-        variation = of_each(squares ** (constants.smoothness_power / 2))
-    removed = of_each(jnp.abs(1.0 - masks))
+    removed = total(jnp.abs(1.0 - masks), axis=(1, 2))
+    variation = total_variation(masks, constants.smoothness_power, constants.means)
     return constants.area_weight * removed + constants.smoothness_weight * variation
-
-
-def _shifted(
-    images: Float[Array, "B H W C"], shift: Int[Array, "2"], shifts: int
-) -> Float[Array, "B H W C"]:
-    """Images mirrored outwards and cut out again, 0 to `shifts - 1` pixels on."""
-    before = shifts // 2
-    sides = (before, shifts - 1 - before)
-    padded = jnp.pad(images, ((0, 0), sides, sides, (0, 0)), "symmetric")
-    return jax.lax.dynamic_slice(padded, (0, *shift, 0), images.shape)
 
 
 @partial(jax.jit, static_argnames="constants")
@@ -420,7 +355,7 @@ def _step(
     key: Key[Array, ""],
     images: Float[Array, "B H W C"],
     references: Float[Array, "B H W C"],
-    targets: Targets,
+    targets: Asked,
     constants: Constants,
 ) -> Descent:
     size = images.shape[1:3]
@@ -428,7 +363,7 @@ def _step(
     if shifts > 1:
         of_step = prng.stream_key(key, "shift", i)
         shift = jax.random.randint(of_step, (2,), 0, shifts)
-        images, references = (_shifted(x, shift, shifts) for x in (images, references))
+        images, references = (shifted(x, shift, shifts) for x in (images, references))
     noise = 0.0
     if constants.noise:
         deviations = constants.noise * jnp.asarray(classifier.std)[None, None, None]
@@ -438,7 +373,7 @@ def _step(
     def loss(
         masks: Float[Array, "B h w"],
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "B"], Float[Array, "B"]]]:
-        edited = _mixed(images, references, _upsampled(masks, size, constants))
+        edited = mixed(images, references, _upsampled(masks, size, constants))
         scores = _scores(classifier, edited + noise, targets)
         losses = scores + _penalties(masks, constants)
         return jnp.sum(losses), (losses, scores)
