@@ -342,7 +342,8 @@ def _upsampled(
 
 def _penalties(masks: Float[Array, "B h w"], constants: Constants) -> Float[Array, "B"]:
     total = jnp.mean if constants.means else jnp.sum
-    removed = total(jnp.abs(1.0 - masks), axis=(1, 2))
+    # As sign(0) is 0 in the code: nothing pulls at what is kept. JAX's abs differs.
+    removed = total(jax.nn.relu(1.0 - masks), axis=(1, 2))
     variation = total_variation(masks, constants.smoothness_power, constants.means)
     return constants.area_weight * removed + constants.smoothness_weight * variation
 

@@ -11,38 +11,24 @@ from saliency_jax.attribution import iterative_mask
 from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
 from saliency_jax.errors import InputError
 from saliency_jax.masking import masked_in
-from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives.black_box import black_box_loss
 from saliency_jax.removal import RemovalOptions
+from tests.attribution.planted import (
+    PATCHES,
+    SIZE,
+    classifier_of,
+    logits_of,
+    planted_images,
+)
 
-SIZE = 32
-PATCHES = np.zeros((2, SIZE, SIZE), np.float32)
-PATCHES[0, 4:14, 4:14] = 1  # where the classifier looks for class 0
-PATCHES[1, 18:28, 16:30] = 1
 ZERO = RemovalOptions(removal="zero")
 FEW = IterativeOptions(iterations=5, mask_size=8)
 KEY = jax.random.key(0)
 
 
-def logits_of(patches, images):
-    """Of each class: how bright its patch is; of a third: nothing."""
-    weights = patches / patches.sum((1, 2), keepdims=True)
-    brightness = jnp.einsum("bhwc,khw->bk", images, weights) / 3
-    nothing = jnp.zeros((len(images), 1))
-    return jnp.concatenate([20 * (brightness - 0.8), nothing], axis=-1)
-
-
-def classifier_of(patches):
-    partial = jax.tree_util.Partial(logits_of, jnp.asarray(patches))
-    return Classifier.from_function(partial)
-
-
 @pytest.fixture(scope="module")
 def images():
-    """Both patches white on dark noise."""
-    background = np.random.default_rng(0).uniform(0, 0.3, (3, SIZE, SIZE, 3))
-    here = PATCHES.sum(0)[..., None]
-    return np.where(here, 1.0, background).astype(np.float32)
+    return planted_images(3)
 
 
 @pytest.mark.parametrize("removal", [RemovalOptions(), ZERO])
