@@ -117,7 +117,14 @@ def _masks(
         mask_size=_MASK_SIZE.value,
     )
     key = jax.random.key(0)
-    masks = iterative_masks(classifier, images, labels, key=key, options=options)
+    masks = iterative_masks(
+        classifier,
+        images,
+        labels,
+        key=key,
+        places=np.arange(len(images)),
+        options=options,
+    )
     return np.asarray(masks)
 
 

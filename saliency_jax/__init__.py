@@ -5,7 +5,13 @@ from typing import Any
 
 from saliency_jax.errors import InputError
 
-_LAZY = ("Classifier", "Masker", "load_masker", "saliency_fn")
+_LAZY = {
+    "Classifier": "saliency",
+    "Masker": "saliency",
+    "load_classifier": "loading",
+    "load_masker": "saliency",
+    "saliency_fn": "saliency",
+}
 
 __all__ = ["InputError", *_LAZY]
 
@@ -14,4 +20,4 @@ def __getattr__(name: str) -> Any:
     # Worker processes of the input pipeline import this package and need no JAX.
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("saliency_jax.saliency"), name)
+    return getattr(importlib.import_module(f"saliency_jax.{_LAZY[name]}"), name)

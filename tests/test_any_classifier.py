@@ -131,9 +131,9 @@ def test_masks_are_optimised_against_it(black_box):
     np.testing.assert_allclose(of(black_box.closure), masks, atol=1e-4)
     for one, other in zip(before, leaves(black_box.with_weights), strict=True):
         np.testing.assert_array_equal(one, other)
-    compiled = iterative_mask._jitted._cache_size()
+    compiled = iterative_mask._step._cache_size()
     assert np.abs(of(black_box.with_others) - masks).max() > 1e-3
-    assert iterative_mask._jitted._cache_size() == compiled
+    assert iterative_mask._step._cache_size() == compiled
 
 
 def test_a_masker_learns_from_it(black_box, masker):

@@ -12,12 +12,13 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from saliency_jax.attribution.layers import Unit
 from saliency_jax.attribution.registry import FAMILIES, Method, describe
 from saliency_jax.errors import InputError
 
 _FILES = {name: file for (_, file), names in FAMILIES.items() for name in names}
 
-__all__ = ["Method", "get", "methods"]
+__all__ = ["Method", "Unit", "get", "methods"]
 
 
 def get(name: str) -> Callable[..., Any]:

@@ -157,7 +157,7 @@ def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:
 
 
 def probabilities(
-    classifier: Classifier, images: Float[Array, "B H W C"]
+    classifier: Classifier, images: Num[Array | np.ndarray, "B H W C"]
 ) -> Float[Array, "B K"]:
     """What the classifier's logits mean: of a softmax or of a sigmoid, in float32."""
     logits = classifier(images).astype(jnp.float32)

@@ -6,18 +6,26 @@ the authors' code (PiotrDabkowski/pytorch-saliency, iterative_saliency.py).
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key
 
 from saliency_jax import prng
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    key_or_default,
+    with_targets,
+)
+from saliency_jax.attribution.batching import in_batches, repeat
+from saliency_jax.attribution.edited import at_least, classes_only
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.masker import upsample
 from saliency_jax.objectives.black_box import (
@@ -26,7 +34,7 @@ from saliency_jax.objectives.black_box import (
     published,
 )
 from saliency_jax.removal import RemovalOptions, remove_evidence
-from saliency_jax.types import Labels, Masks
+from saliency_jax.types import Images, Labels, Masks
 
 START = 0.5
 EPSILON = 0.001
@@ -61,139 +69,120 @@ class IterativeOptions:
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "mask_size"):
-            if (value := getattr(self, name)) < 1:
-                raise InputError(f"{name} is {value}: it must be at least 1")
+        at_least(1, iterations=self.iterations, mask_size=self.mask_size)
 
 
 def iterative_masks(
-    classifier: Classifier | Callable,
-    images: Num[Array | np.ndarray, "..."],
-    targets: int | Int[Array | np.ndarray, "..."] | None = None,
+    logits_fn: LogitsFn,
+    images: GivenImages,
+    targets: GivenTargets = None,
     *,
-    key: Key[Array, ""],
+    key: Key[Array, ""] | None = None,
+    batch_size: int | None = None,
     places: Int[Array | np.ndarray, "..."] | None = None,
     options: IterativeOptions = IterativeOptions(),
-    batch_size: int | None = None,
-) -> Float[Array, "B H W"]:
+) -> Masks:
     """Optimises a mask for each image: what shows the class, and without which it goes.
 
-    Every iteration draws anew what stands in the place of the removed part. Images do
-    not affect each other; the authors' code takes the mean of a batch's losses, and so
+    Dabkowski and Gal (arXiv 1705.07857), with the constants of the authors' code. Every
+    iteration draws anew what stands in the place of the removed part. Images do not
+    affect each other; the authors' code takes the mean of a batch's losses, and so
     smaller steps in a larger batch.
 
     Args:
-      classifier: the black box; or a function from images in [0, 1] to logits, as for
-        `Classifier.from_function`.
+      logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
       images: RGB `[B, H, W, 3]`, `uint8` or floats in [0, 1].
-      targets: the class that each mask explains, or one class for all. None: the class
-        that the classifier predicts.
+      targets: a class, or one for each image; None for the predicted class.
       key: an image's draws depend on it and on the image's place.
-      places: of the images, where they are a part of more; with these an image has the
-        mask that it has among all of them. None: those among `images`, from 0.
+      batch_size: how many edited images go through the classifier at once, at least
+        the two of one mask; None means 32, or as many as there are images.
+      places: a number for each image, such as its place in a data set, so that each has
+        draws of its own whatever it is in a batch with. None: all have the same draws.
       options: the objective, the removal and the descent.
-      batch_size: how many masks to optimise at once, to bound memory; None means all.
 
     Returns:
       Masks in [0, 1], 1 = salient; `float32`.
 
     Raises:
-      InputError: the images, the targets or the places have another shape, the
-        classifier does not know such a class, or `batch_size` is below 1.
+      InputError: for arguments that do not fit each other or the classifier.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         raise InputError(
             f"images of shape {images.shape}: expected [B, H, W, 3], RGB, at least one"
         )
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: it must be at least 1, or None")
-    if not isinstance(classifier, Classifier):
-        classifier = Classifier.from_function(classifier)
-    images = jnp.asarray(images)
-    if targets is not None:
-        targets = _checked(targets, classifier, images)
-    places = jnp.arange(len(images)) if places is None else jnp.asarray(places)
-    if places.shape != images.shape[:1]:
+    asked = with_targets(ask(logits_fn, images, targets, batch_size))
+    classes = classes_only("iterative_masks", asked.targets)
+    count = len(asked.images)
+    places = jnp.zeros(count, jnp.int32) if places is None else jnp.asarray(places)
+    if places.shape != (count,):
         raise InputError(
-            f"places of shape {places.shape} for {len(images)} images: expected one "
-            f"for each, {images.shape[:1]}"
+            f"places of shape {places.shape} for {count} images: expected one for "
+            f"each, {(count,)}"
         )
-    if batch_size is not None and batch_size >= len(images):
-        batch_size = None  # the same program
-    return _jitted(classifier, images, targets, key, places, options, batch_size)
-
-
-def _checked(
-    targets: int | Int[Array | np.ndarray, "..."],
-    classifier: Classifier,
-    images: Num[Array, "B H W 3"],
-) -> Labels:
-    """One class for each image; refuses what indexing would silently clip or wrap."""
-    if jnp.shape(targets) not in ((), images.shape[:1]):
-        raise InputError(
-            f"targets of shape {jnp.shape(targets)} for {len(images)} images: expected "
-            f"one class for each, {images.shape[:1]}, or one number"
-        )
-    if not isinstance(targets, jax.core.Tracer):  # inside somebody's jit: not known yet
-        num_classes = jax.eval_shape(classifier, images[:1]).shape[-1]
-        given = np.atleast_1d(targets)
-        wrong = given[(given < 0) | (given >= num_classes)]
-        if wrong.size:
-            raise InputError(
-                f"target {wrong[0]}: the classifier knows classes 0 to "
-                f"{num_classes - 1}"
-            )
-    return jnp.broadcast_to(jnp.asarray(targets), images.shape[:1])
-
-
-@partial(jax.jit, static_argnames=("options", "batch_size"))
-def _jitted(
-    classifier: Classifier,
-    images: Num[Array, "B H W 3"],
-    targets: Labels | None,
-    key: Key[Array, ""],
-    places: Int[Array, "B"],
-    options: IterativeOptions,
-    batch_size: int | None,
-) -> Masks:
-    count = len(images)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-    inputs = (images, targets, keys)
-    optimise = lambda inputs: _optimised(classifier, *inputs, options)
-    if batch_size is None:
-        return optimise(inputs)
-    batches = -(-count // batch_size)
-    # Copies of the last image fill the last batch.
-    rows = jnp.minimum(jnp.arange(batches * batch_size), count - 1)
-    rows = rows.reshape(batches, batch_size)
-    masks = jax.lax.map(
-        lambda chosen: optimise(jax.tree.map(lambda x: x[chosen], inputs)), rows
+    return in_batches(
+        _optimised,
+        max(1, asked.batch_size // 2),
+        (asked.classifier, key_or_default(key)),
+        asked.images,
+        classes,
+        places,
+        options=options,
     )
-    return masks.reshape(-1, *masks.shape[2:])[:count]
 
 
 def _optimised(
-    classifier: Classifier,
-    images: Num[Array, "B H W 3"],
-    targets: Labels | None,
-    keys: Key[Array, "B"],
+    shared: tuple[Classifier, Key[Array, ""]],
+    images: Images,
+    targets: Labels,
+    places: Int[Array, "B"],
     options: IterativeOptions,
 ) -> Masks:
-    images = to_float(images).astype(jnp.float32)
-    if targets is None:
-        targets = jnp.argmax(classifier(images), axis=-1)
+    classifier, key = shared
+    size = images.shape[1:3]
+    cells = (min(options.mask_size, side) for side in size)
+    start = jnp.full((len(images), *cells, 2), START)
+    channels, _ = repeat(
+        _step,
+        (start, _optimiser(options).init(start)),
+        options.iterations,
+        classifier,
+        images,
+        targets,
+        _keys(key, places),
+        options=options,
+    )
+    return _drawn(channels, size)
+
+
+def _optimiser(options: IterativeOptions) -> optax.GradientTransformation:
+    return optax.sgd(options.learning_rate, options.momentum, nesterov=True)
+
+
+@jax.jit
+def _keys(key: Key[Array, ""], places: Int[Array, "B"]) -> Key[Array, "B"]:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+
+
+@partial(jax.jit, static_argnames="size")
+def _drawn(channels: Float[Array, "B h w 2"], size: tuple[int, int]) -> Masks:
+    first, second = jnp.moveaxis(jnp.abs(channels), -1, 0)
+    return upsample(first / (first + second + EPSILON), size, "bilinear")
+
+
+@partial(jax.jit, static_argnames="options")
+def _step(
+    carry: tuple[Float[Array, "B h w 2"], optax.OptState],
+    iteration: Int[Array, ""],
+    classifier: Classifier,
+    images: Images,
+    targets: Labels,
+    keys: Key[Array, "B"],
+    options: IterativeOptions,
+) -> tuple[Float[Array, "B h w 2"], optax.OptState]:
     count, *size = images.shape[:3]
-    rows, columns = (min(options.mask_size, side) for side in size)
-    optimiser = optax.sgd(options.learning_rate, options.momentum, nesterov=True)
 
-    def drawn(channels: Float[Array, "B h w 2"]) -> Masks:
-        first, second = jnp.moveaxis(jnp.abs(channels), -1, 0)
-        return upsample(first / (first + second + EPSILON), tuple(size), "bilinear")
-
-    def loss(
-        channels: Float[Array, "B h w 2"], iteration: Int[Array, ""]
-    ) -> Float[Array, ""]:
-        masks = drawn(channels)
+    def loss(channels: Float[Array, "B h w 2"]) -> Float[Array, ""]:
+        masks = _drawn(channels, tuple(size))
 
         def both(
             key: Key[Array, ""], image: Float[Array, "H W 3"], mask: Float[Array, "H W"]
@@ -211,7 +200,7 @@ def _optimised(
 
         edited = jax.vmap(both)(keys, images, masks)
         logits = classifier(edited.reshape(-1, *images.shape[1:]))
-        logits = logits.reshape(count, 2, -1)
+        logits = logits.astype(jnp.float32).reshape(count, 2, -1)
         losses, _ = black_box_loss(
             masks,
             logits[:, 0],
@@ -223,16 +212,6 @@ def _optimised(
         )
         return jnp.sum(losses)
 
-    def step(
-        iteration: Int[Array, ""], carry: tuple[Array, optax.OptState]
-    ) -> tuple[Array, optax.OptState]:
-        channels, state = carry
-        gradient = jax.grad(loss)(channels, iteration)
-        updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(channels, updates), state
-
-    start = jnp.full((count, rows, columns, 2), START)
-    channels, _ = jax.lax.fori_loop(
-        0, options.iterations, step, (start, optimiser.init(start))
-    )
-    return drawn(channels)
+    channels, state = carry
+    updates, state = _optimiser(options).update(jax.grad(loss)(channels), state)
+    return optax.apply_updates(channels, updates), state

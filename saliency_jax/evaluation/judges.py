@@ -8,17 +8,9 @@ from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.names import short_names
-from saliency_jax.models.black_box import own_black_box
+from saliency_jax.loading import load
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.models.create import (
-    create_backbone,
-    create_classifier,
-    find_backbone,
-)
-from saliency_jax.models.weights import load_weights, read_weights
-from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
-from saliency_jax.training import run_folder, start
 
 
 class Judge(NamedTuple):
@@ -64,63 +56,17 @@ def load_judges(
 
 def load_judge(named: str, source: Source, image_size: int) -> Judge:
     """Loads one judge; see `load_judges`."""
-    path = Path(named)
-    network, equals, file = named.partition("=")
-    if path.is_dir():
-        return _judge_from_run(path, source)
-    if equals:
-        return _judge_from_file(network, Path(file), source, image_size)
-    if path.is_file():
+    if (workdir := Path(named)).is_dir():
+        check_classes(workdir, read_run_config(workdir), source)
+    classifier, path, own_size, step = load(named, "judge")
+    if own_size is None and classifier.module.num_classes != source.num_classes:
         raise InputError(
-            f"judge {named} is a file, which does not say of which network: name it as "
-            f"NETWORK={named}, such as mobilenet_v2={named}"
+            f"weights file {path} tells {classifier.module.num_classes} classes apart, "
+            f"{source.name} has {source.num_classes}: train a last layer for them in "
+            "the stage classifier, with --config.classifier.new_head=True, and name "
+            "that run as the judge"
         )
-    raise InputError(
-        f"judge {named} does not exist: name the workdir of a run, or NETWORK=FILE, "
-        "such as mobilenet_v2=mobilenet_v2_tf.safetensors"
-    )
-
-
-def _judge_from_run(workdir: Path, source: Source) -> Judge:
-    config = read_run_config(workdir)
-    check_classes(workdir, config, source)
-    size = config["data"]["image_size"]
-    output = config["classifier"]["output"]
-    if function := config["classifier"].get("function"):
-        return Judge(workdir, own_black_box(function, output), size)
-    module = create_classifier(config["classifier"] | {"dtype": "float32"})
-    variables, step = start.restore_classifier(workdir, module, size)
-    mean, std = tuple(config["data"]["mean"]), tuple(config["data"]["std"])
-    classifier = Classifier(variables, module, mean, std, output=output)
-    return Judge(workdir, classifier, size, step)
-
-
-def _judge_from_file(
-    network: str, path: Path, source: Source, image_size: int
-) -> Judge:
-    backbone = find_backbone(network)
-    arrays = read_weights(path)
-    values = run_folder.network_values(network, start.known_of_file(path))
-    for field, value in values.items():
-        if isinstance(value, Unclear):
-            raise InputError(
-                f"weights file {path} describes its {value.entry} as {value.text!r}, "
-                "which is in no known form: start a run of the stage classifier from "
-                f"it with --config.{field}, and name that run as the judge"
-            )
-    options = {name: values[f"classifier.{name}"] for name in backbone.options}
-    module = create_backbone(network, source.num_classes, **options)
-    bias = arrays.get(module.weight_names.head[1])
-    if bias is not None and bias.size != source.num_classes:
-        raise InputError(
-            f"weights file {path} tells {bias.size} classes apart, {source.name} has "
-            f"{source.num_classes}: train a last layer for them in the stage "
-            "classifier, with --config.classifier.new_head=True, and name that run as "
-            "the judge"
-        )
-    variables = load_weights(path, module, (image_size, image_size, 3))
-    mean, std = values["data.mean"], values["data.std"]
-    return Judge(path, Classifier(variables, module, mean, std), image_size)
+    return Judge(path, classifier, own_size or image_size, step)
 
 
 def origins(path: Path) -> set[Path]:

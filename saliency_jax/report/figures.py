@@ -40,13 +40,13 @@ def picture_strip(
       mean: the data set's mean colour in [0, 1], the fill of removed pixels.
     """
     rows = []
-    for image, mask in zip(_as_uint8(images), masks, strict=True):
-        large, large_mask = _enlarge_smoothly(image), _enlarge(mask)
+    for image, mask in zip(as_uint8(images), masks, strict=True):
+        large, large_mask = enlarge_smoothly(image), _enlarge(mask)
         grey = np.repeat(_round_to_uint8(255.0 * large_mask)[..., None], 3, axis=-1)
         pair = masked_pair(large, large_mask, mean)
-        rows.append(_join([large, grey, *pair], axis=1))
+        rows.append(join([large, grey, *pair], axis=1))
     labels = ["image", "mask", "masked-in", "masked-out"]
-    return _with_header(_join(rows, axis=0), labels)
+    return with_header(join(rows, axis=0), labels)
 
 
 def localisation_grid(
@@ -73,10 +73,10 @@ def localisation_grid(
     """
     columns = []
     for image, mask, box, truth in zip(
-        _as_uint8(images), binary, predicted, filed, strict=True
+        as_uint8(images), binary, predicted, filed, strict=True
     ):
-        large = _enlarge_smoothly(image)
-        inpainted = _enlarge_smoothly(inpaint_telea(image, mask, mean))
+        large = enlarge_smoothly(image)
+        inpainted = enlarge_smoothly(inpaint_telea(image, mask, mean))
         scale = large.shape[0] // image.shape[0]
         boxes = [(edges, FILED) for edges in truth]
         if box.any():
@@ -86,8 +86,8 @@ def localisation_grid(
             *masked_pair(large, _enlarge(mask), mean),
             inpainted,
         ]
-        columns.append(_join(cells, axis=0))
-    body = _with_header(_join(columns, axis=1), captions)
+        columns.append(join(cells, axis=0))
+    body = with_header(join(columns, axis=1), captions)
     return np.concatenate([_row_labels(body.shape[0]), body], axis=1)
 
 
@@ -107,11 +107,11 @@ def class_grid(
     """
     rows = []
     for image, of_image, names in zip(images, masks, captions, strict=True):
-        large = _enlarge_smoothly(_as_uint8(image[None])[0])
+        large = enlarge_smoothly(as_uint8(image[None])[0])
         kept = [masked_pair(large, _enlarge(mask), mean)[0] for mask in of_image]
-        row = _join([large, *kept], axis=1)
-        rows.append(_with_header(row, ["image", *names]))
-    return _join(rows, axis=0)
+        row = join([large, *kept], axis=1)
+        rows.append(with_header(row, ["image", *names]))
+    return join(rows, axis=0)
 
 
 def masked_pair(
@@ -141,7 +141,7 @@ def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _as_uint8(images: Num[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W 3"]:
+def as_uint8(images: Num[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B H W 3"]:
     return images if images.dtype == np.uint8 else _round_to_uint8(255.0 * images)
 
 
@@ -158,14 +158,14 @@ def _enlarge(mask: np.ndarray) -> np.ndarray:
     return mask.repeat(_scale(mask), axis=0).repeat(_scale(mask), axis=1)
 
 
-def _enlarge_smoothly(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "P Q 3"]:
+def enlarge_smoothly(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "P Q 3"]:
     scale = _scale(image)
     if scale == 1:
         return image
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
-def _join(parts: Sequence[np.ndarray], axis: int) -> UInt8[np.ndarray, "P Q 3"]:
+def join(parts: Sequence[np.ndarray], axis: int) -> UInt8[np.ndarray, "P Q 3"]:
     """Puts pictures side by side or below each other, white between them."""
     shape = list(parts[0].shape)
     shape[axis] = GAP
@@ -184,7 +184,7 @@ def _write(picture: np.ndarray, text: str, x: int, y: int) -> None:
     cv2.putText(picture, text, (x, y), font, TEXT_SCALE, INK, 1, cv2.LINE_AA)
 
 
-def _with_header(
+def with_header(
     body: UInt8[np.ndarray, "P Q 3"], labels: Sequence[str]
 ) -> UInt8[np.ndarray, "_ Q 3"]:
     header = np.full((HEADER, body.shape[1], 3), 255, np.uint8)

@@ -8,7 +8,7 @@ import pytest
 from saliency_jax import attribution
 from saliency_jax.attribution.registry import FAMILIES, describe
 from saliency_jax.errors import InputError
-from tests.attribution.cheap import CHEAP
+from tests.attribution.cheap import cheap
 from tests.attribution.small_network import (
     CLASSES,
     SIZE,
@@ -25,9 +25,7 @@ every_method = pytest.mark.parametrize("name", NAMES)
 
 def maps_of(name, *arguments, **options):
     method = attribution.get(name)
-    return np.asarray(
-        method(*arguments, **{"key": KEY, **CHEAP.get(name, {}), **options})
-    )
+    return np.asarray(method(*arguments, **{"key": KEY, **cheap(name), **options}))
 
 
 def assert_close(maps, expected, tolerance=1e-4):
@@ -74,7 +72,7 @@ def test_inside_a_users_jit_and_on_uint8_images(name):
     pixels = np.round(images(3) * 255).astype(np.uint8)
     expected = maps_of(name, model, pixels / np.float32(255), targets)
     assert_close(maps_of(name, model, pixels, targets), expected)
-    method, options = attribution.get(name), {"key": KEY, **CHEAP.get(name, {})}
+    method, options = attribution.get(name), {"key": KEY, **cheap(name)}
     inside = jax.jit(lambda *x: method(*x, batch_size=2, **options))
     assert_close(np.asarray(inside(model, pixels, targets)), expected)
 

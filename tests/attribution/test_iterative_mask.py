@@ -11,38 +11,24 @@ from saliency_jax.attribution import iterative_mask
 from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
 from saliency_jax.errors import InputError
 from saliency_jax.masking import masked_in
-from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives.black_box import black_box_loss
 from saliency_jax.removal import RemovalOptions
+from tests.attribution.planted import (
+    PATCHES,
+    SIZE,
+    classifier_of,
+    logits_of,
+    planted_images,
+)
 
-SIZE = 32
-PATCHES = np.zeros((2, SIZE, SIZE), np.float32)
-PATCHES[0, 4:14, 4:14] = 1  # where the classifier looks for class 0
-PATCHES[1, 18:28, 16:30] = 1
 ZERO = RemovalOptions(removal="zero")
 FEW = IterativeOptions(iterations=5, mask_size=8)
 KEY = jax.random.key(0)
 
 
-def logits_of(patches, images):
-    """Of each class: how bright its patch is; of a third: nothing."""
-    weights = patches / patches.sum((1, 2), keepdims=True)
-    brightness = jnp.einsum("bhwc,khw->bk", images, weights) / 3
-    nothing = jnp.zeros((len(images), 1))
-    return jnp.concatenate([20 * (brightness - 0.8), nothing], axis=-1)
-
-
-def classifier_of(patches):
-    partial = jax.tree_util.Partial(logits_of, jnp.asarray(patches))
-    return Classifier.from_function(partial)
-
-
 @pytest.fixture(scope="module")
 def images():
-    """Both patches white on dark noise."""
-    background = np.random.default_rng(0).uniform(0, 0.3, (3, SIZE, SIZE, 3))
-    here = PATCHES.sum(0)[..., None]
-    return np.where(here, 1.0, background).astype(np.float32)
+    return planted_images(3)
 
 
 @pytest.mark.parametrize("removal", [RemovalOptions(), ZERO])
@@ -115,9 +101,9 @@ def test_masks_do_not_depend_on_the_size_of_the_batches(images):
     ]
     for others in masks[1:]:
         np.testing.assert_allclose(others, masks[0], atol=1e-5)
-    # nor on those that come behind
-    first = iterative_masks(classifier, images[:1], 0, key=KEY, options=FEW)
-    np.testing.assert_allclose(first[0], masks[0][0], atol=1e-5)
+    # nor on the others
+    last = iterative_masks(classifier, images[2:], 2, key=KEY, options=FEW)
+    np.testing.assert_allclose(last[0], masks[0][2], atol=1e-5)
 
 
 def test_a_part_of_the_images_has_the_masks_that_it_has_among_all(images):
@@ -125,7 +111,7 @@ def test_a_part_of_the_images_has_the_masks_that_it_has_among_all(images):
     of = lambda images, targets, **places: np.asarray(
         iterative_masks(classifier, images, targets, key=KEY, options=FEW, **places)
     )
-    masks = of(images, targets)
+    masks = of(images, targets, places=np.arange(3))
     part = {"images": images[1:], "targets": targets[1:]}
     for batch_size in (None, 1):
         there = of(**part, places=np.array([1, 2]), batch_size=batch_size)
@@ -133,14 +119,17 @@ def test_a_part_of_the_images_has_the_masks_that_it_has_among_all(images):
     assert np.abs(of(**part) - masks[1:]).max() > 1e-3
 
 
-def test_each_image_has_draws_of_its_own_which_the_key_decides(images):
+def test_the_draws_depend_on_the_key_and_the_place(images):
     twice = np.stack([images[0], images[0]])
     classifier = classifier_of(PATCHES)
-    of = lambda key: np.asarray(
-        iterative_masks(classifier, twice, 0, key=key, options=FEW)
+    of = lambda key, **places: np.asarray(
+        iterative_masks(classifier, twice, 0, key=key, options=FEW, **places)
     )
     masks = of(KEY)
-    assert np.abs(masks[0] - masks[1]).max() > 1e-3
+    np.testing.assert_array_equal(masks[0], masks[1])
+    own = of(KEY, places=np.array([0, 1]))
+    assert np.abs(own[0] - own[1]).max() > 1e-3
+    np.testing.assert_allclose(own[0], masks[0], atol=1e-5)
     np.testing.assert_array_equal(of(jax.random.key(0)), masks)
     assert np.abs(of(jax.random.key(1)) - masks).max() > 1e-3
 
@@ -181,9 +170,9 @@ def test_new_weights_do_not_recompile(images):
         iterative_masks(classifier_of(patches), images, 0, key=KEY, options=FEW)
     )
     masks = of(PATCHES)
-    before = iterative_mask._jitted._cache_size()
+    before = iterative_mask._step._cache_size()
     others = of(PATCHES[::-1].copy())
-    assert iterative_mask._jitted._cache_size() == before
+    assert iterative_mask._step._cache_size() == before
     assert np.abs(masks - others).max() > 0.01
 
 
@@ -228,6 +217,8 @@ def test_what_cannot_be_is_said(images):
     for target in (3, -1):
         with pytest.raises(InputError, match=f"target {target}: .* classes 0 to 2"):
             iterative_masks(classifier, images, target, key=KEY)
+    with pytest.raises(InputError, match="pass a class, or one for each image"):
+        iterative_masks(classifier, images, jnp.sum, key=KEY)
     with pytest.raises(InputError, match="batch_size is 0"):
         iterative_masks(classifier, images, key=KEY, batch_size=0)
     with pytest.raises(InputError, match="have no known range"):

@@ -187,12 +187,15 @@ def test_an_equinox_model():
         lambda images: jax.vmap(network)(images.transpose(0, 3, 1, 2))
     )
     batch = jnp.asarray(images(2))
-    activated = jax.vmap(network[:5])(batch.transpose(0, 3, 1, 2))
+    activated = jax.jit(jax.vmap(network[:5]))(batch.transpose(0, 3, 1, 2))
     for layer in (None, "activated"):
         parts = cut_at(model, layer)
-        maps = parts.activations(batch)
+        maps = jax.jit(parts.activations)(batch)
         np.testing.assert_allclose(maps, activated.transpose(0, 2, 3, 1), atol=1e-6)
-        np.testing.assert_allclose(parts.logits(batch, maps), model(batch), atol=1e-6)
+        logits = jax.jit(parts.logits)(batch, maps)
+        np.testing.assert_allclose(
+            logits, jax.jit(Classifier.__call__)(model, batch), atol=1e-6
+        )
     weights = network[-1].weight[np.asarray(TARGETS)] / 64
     expected = jnp.einsum("bk,bkhw->bhw", weights, activated)
     maps = grad_cam(model, batch, TARGETS, variant="captum", upsampling=None)
@@ -218,7 +221,7 @@ def test_an_nnx_model():
     graphdef, state = nnx.split(network)
     apply = lambda state, images: nnx.merge(graphdef, state)(images)
     model = Classifier.from_function(jax.tree_util.Partial(apply, state))
-    maps = cut_at(model, None).activations(batch)
+    maps = jax.jit(cut_at(model, None).activations)(batch)
     np.testing.assert_allclose(maps, network.activated(batch), atol=1e-6)
     weights = network.head.kernel[...][:, np.asarray(TARGETS)] / 64
     np.testing.assert_allclose(

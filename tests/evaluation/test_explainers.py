@@ -63,7 +63,14 @@ def masks(everything):
     key = prng.stream_key(jax.random.key(SEED), "iterative")
     images, labels = everything["image"], everything["label"]
     masks = np.asarray(
-        iterative_masks(CLASSIFIER, images, labels, key=key, options=OPTIONS)
+        iterative_masks(
+            CLASSIFIER,
+            images,
+            labels,
+            key=key,
+            places=np.arange(len(images)),
+            options=OPTIONS,
+        )
     )
     assert masks[1].std() > 0.01
     return masks

@@ -1,0 +1,237 @@
+r"""Maps of any methods on pictures of your own, in one figure.
+
+    python -m saliency_jax.attribution --list
+    python -m saliency_jax.attribution --classifier mobilenet_v2=WEIGHTS.safetensors \
+        --images dog.jpg,cat.jpg --methods grad_cam,rise:masks=1000 --out maps
+
+Writes `maps.png` and the raw maps as `maps.npz` (an array `[B, H, W]` for each method)
+to `--out`. `--masker` names a run of train.py, whose masker then stands in the figure
+too. `--randomise 3` draws the last three layers of the classifier anew and tells how
+much each method's maps still are the same (Adebayo et al.: a map that stays does not
+explain the classifier).
+"""
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import UInt8
+
+from saliency_jax import attribution
+from saliency_jax.attribution.asking import probabilities as probabilities_of
+from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.registry import Method
+from saliency_jax.data import transforms
+from saliency_jax.errors import InputError, run_command
+from saliency_jax.evaluation.randomised import layers_from_the_top, randomise
+from saliency_jax.loading import load
+from saliency_jax.metrics.agreement import rank_correlation
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.report.figures import save_png
+from saliency_jax.report.heat import heat_grid
+from saliency_jax.saliency import load_masker
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_boolean("list", False, "Only list the methods and their options.")
+    flags.DEFINE_string(
+        "classifier", None, "Workdir of a run, or NETWORK=WEIGHTS_FILE."
+    )
+    flags.DEFINE_list("images", [], "Files of pictures, comma-separated.")
+    flags.DEFINE_list(
+        "methods",
+        ["gradient", "grad_cam"],
+        "Names, comma-separated; options follow a name: rise:masks=1000:cells=8.",
+    )
+    flags.DEFINE_string("masker", None, "Workdir of a run whose masker is shown too.")
+    flags.DEFINE_list(
+        "targets", [], "The class of each picture; by default the predicted one."
+    )
+    flags.DEFINE_integer(
+        "image_size", None, "Side in pixels; by default the run's own, or 224.", 16
+    )
+    flags.DEFINE_integer("batch_size", 8, "Images in the classifier at once.", 1)
+    flags.DEFINE_integer("seed", 0, "Of what is random.")
+    flags.DEFINE_integer(
+        "randomise", 0, "How many of the last layers to draw anew, to compare.", 0
+    )
+    flags.DEFINE_string("out", "maps", "Folder for the results.")
+
+
+def main(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: this command takes flags")
+    if values.list:
+        for method in attribution.methods().values():
+            print(_description(method))
+        return
+    if not values.classifier or not values.images:
+        raise InputError("needs --classifier RUN or NETWORK=FILE, and --images FILES")
+    explain_files(
+        values.classifier,
+        values.images,
+        values.methods,
+        masker=values.masker,
+        targets=values.targets,
+        image_size=values.image_size,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        randomised_layers=values.randomise,
+        out=values.out,
+    )
+
+
+def explain_files(
+    classifier: str,
+    images: Sequence[str],
+    methods: Sequence[str],
+    *,
+    masker: str | None = None,
+    targets: Sequence[str] = (),
+    image_size: int | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    randomised_layers: int = 0,
+    out: str | Path = "maps",
+) -> None:
+    """Writes the maps of methods on pictures; the arguments are the command's flags.
+
+    Raises:
+      InputError: for anything that is not there, or does not fit.
+    """
+    functions = dict(_parsed(text) for text in methods)
+    if masker:
+        method = attribution.get("trained_masker")
+        trained = functools.partial(method, masker=load_masker(masker))
+        functions[Path(masker).name] = trained
+    loaded = load(classifier, "classifier")
+    model, size = loaded.classifier, image_size or loaded.image_size or 224
+    pictures = np.stack([_read(Path(name), size) for name in images])
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}") from error
+
+    classes, captions = _explained(model, pictures, targets, batch_size)
+    for name, caption in zip(images, captions, strict=True):
+        print(f"{name}: {caption}")
+    options = {"key": jax.random.key(seed), "batch_size": batch_size}
+    explain = lambda model: {
+        name: np.asarray(function(model, pictures, classes, **options))
+        for name, function in functions.items()
+    }
+    maps = explain(model)
+    save_png(out / "maps.png", heat_grid(pictures, maps, captions))
+    np.savez_compressed(out / "maps.npz", **maps)
+    print(f"maps: {out / 'maps.png'}, raw: {out / 'maps.npz'}")
+    if randomised_layers:
+        layers = layers_from_the_top(model)[:randomised_layers]
+        print(f"rank correlation with the maps after drawing {', '.join(layers)} anew:")
+        others = explain(randomise(model, layers, jax.random.key(seed)))
+        for name, of_method in maps.items():
+            mean = rank_correlation(of_method, others[name]).mean()
+            print(f"  {name:32} {mean:6.2f}")
+
+
+def _explained(
+    classifier: Classifier,
+    images: UInt8[np.ndarray, "B H W 3"],
+    asked: Sequence[str],
+    batch_size: int,
+) -> tuple[np.ndarray, list[str]]:
+    """The class of each picture, and what a reader is told of it."""
+    probabilities = np.asarray(
+        in_batches(jax.jit(probabilities_of), batch_size, classifier, images)
+    )
+    targets = probabilities.argmax(axis=1)
+    if asked:
+        try:
+            targets = np.array([int(text) for text in asked])
+        except ValueError as error:
+            text = ",".join(asked)
+            raise InputError(
+                f"--targets={text}: expected numbers of classes"
+            ) from error
+        if len(targets) != len(images):
+            raise InputError(
+                f"--targets names {len(targets)} classes for {len(images)} pictures"
+            )
+        if targets.min() < 0 or targets.max() >= probabilities.shape[1]:
+            raise InputError(
+                f"--targets={','.join(asked)}: the classifier knows classes 0 to "
+                f"{probabilities.shape[1] - 1}"
+            )
+    names = classifier.labels or [f"class {i}" for i in range(probabilities.shape[1])]
+    return targets, [
+        f"{names[target]} {row[target]:.2f}"
+        for target, row in zip(targets, probabilities, strict=True)
+    ]
+
+
+def _read(path: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as evaluation sees it: its centre at 7/8 of the shorter side."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read image {path}: {error.strerror}") from error
+    example = {
+        "image": data,
+        "file_name": str(path),
+        "upright": True,
+        "boxes": np.zeros((0, 4), np.float32),
+        "boxes_valid": np.zeros(0, bool),
+    }
+    try:
+        decoded = transforms.decode(example)
+    except InputError as error:
+        raise InputError(f"{path} is not a picture that OpenCV reads") from error
+    cut = transforms.resize_and_centre_crop(decoded, round(size * 8 / 7), size)
+    return cut["image"]
+
+
+def _parsed(text: str) -> tuple[str, Callable[..., Any]]:
+    """A method of the command line, its options filled in, by what names it."""
+    name, *given = text.split(":")
+    method = attribution.get(name)
+    known = attribution.describe(name, method).options
+    options = {}
+    for assignment in given:
+        option, equals, value = assignment.partition("=")
+        if not equals or option not in known:
+            raise InputError(
+                f"{text}: {name} has no option {option!r}: use one of "
+                f"{', '.join(known) or 'none at all'}, as in name:option=value"
+            )
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value  # a word
+        choices = known[option].choices
+        if choices and options[option] not in choices:
+            raise InputError(f"{text}: {option} is one of {choices}")
+    return text, functools.partial(method, **options)
+
+
+def _description(method: Method) -> str:
+    lines = [f"{method.name} ({method.family}): {method.summary}"]
+    for name, option in method.options.items():
+        required = option.default is inspect.Parameter.empty
+        text = "needed" if required else f"default {option.default!r}"
+        if option.choices:
+            text += f", one of {', '.join(map(repr, option.choices))}"
+        lines.append(f"    {name}: {text}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_command(main)

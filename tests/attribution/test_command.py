@@ -1,0 +1,75 @@
+"""`python -m saliency_jax.attribution` on pictures of the user's own."""
+
+import cv2
+import numpy as np
+import pytest
+
+from saliency_jax.attribution.__main__ import explain_files
+from saliency_jax.errors import InputError
+from saliency_jax.loading import load_classifier
+from saliency_jax.models.create import create_backbone
+from tests.weights_files import write_weights
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A weights file and two pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_weights(folder / "net.safetensors", create_backbone("resnet10", 7))
+    random = np.random.default_rng(0)
+    for name, size in (("one.png", (50, 70)), ("two.jpg", (64, 48))):
+        picture = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), picture)
+    (folder / "no.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def explain(folder, images="one.png two.jpg", methods="gradient", **options):
+    net = f"resnet10={folder}/net.safetensors"
+    files = [str(folder / name) for name in images.split()]
+    options = {"image_size": 32, "out": folder / "maps"} | options
+    explain_files(net, files, methods.split(), **options)
+
+
+def test_maps_are_written_and_compared(folder, capsys):
+    text = "gradient gradient:reduction=sum_abs"
+    explain(folder, methods=text, randomised_layers=2, batch_size=1)
+    out = capsys.readouterr().out
+    assert "two.jpg: class " in out
+    assert "drawing fc, layer4_0/downsample_bn anew:" in out
+    assert cv2.imread(str(folder / "maps" / "maps.png")).shape[2] == 3
+    maps = np.load(folder / "maps" / "maps.npz")
+    assert list(maps) == text.split() and maps["gradient"].shape == (2, 32, 32)
+    assert (maps["gradient:reduction=sum_abs"] >= maps["gradient"]).all()
+
+
+def test_a_class_can_be_asked_for(folder, capsys):
+    explain(folder, "one.png", targets=["3"])
+    assert "one.png: class 3 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": "none.jpg"}, "cannot read image .*none.jpg: No such file"),
+        ({"images": "no.jpg"}, "no.jpg is not a picture that OpenCV reads"),
+        ({"methods": "grad"}, "no method 'grad': use one of gradient"),
+        ({"methods": "gradient:steps=5"}, "has no option 'steps': use one of layer, "),
+        ({"methods": "gradient:reduction=mean"}, "reduction is one of"),
+        ({"targets": ["7", "0"]}, "--targets=7,0: the classifier knows classes 0 to 6"),
+        ({"targets": ["0"]}, "--targets names 1 classes for 2 pictures"),
+        ({"targets": ["cat", "0"]}, "--targets=cat,0: expected numbers of classes"),
+    ],
+)
+def test_mistakes(folder, arguments, message):
+    with pytest.raises(InputError, match=message):
+        explain(folder, **arguments)
+
+
+def test_load_classifier(folder, classifier_run):
+    model = load_classifier(f"resnet10={folder}/net.safetensors")
+    assert model(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 7)
+    trained = load_classifier(classifier_run)
+    assert trained.labels[0] == "disc"
+    with pytest.raises(InputError, match="classifier nowhere does not exist: name the"):
+        load_classifier("nowhere")
