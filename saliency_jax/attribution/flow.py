@@ -4,7 +4,7 @@ Linear equations pass it on as they pass a gradient. What is known of the others
 listed here, and what is not known is refused with its name.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -75,16 +75,12 @@ def find_flow(
     held = [x for x in program.equations if _is_held(x, readers)]
     closed = {x for equation in held for x in equation.outvars}
 
-    def inputs(equation: JaxprEqn) -> Sequence[Atom]:
-        activation = activations.get(equation.outvars[0])
-        return equation.invars if activation is None else activation.inputs[:1]
-
     def reached_from(start: Var) -> set[Var]:
         reached = {start}
         for equation in program.equations:
             if not closed.isdisjoint(equation.outvars) or not _is_real(equation):
                 continue
-            if any(carries(atom, reached) for atom in inputs(equation)):
+            if any(carries(atom, reached) for atom in equation.invars):
                 reached |= set(equation.outvars)
         return reached
 
@@ -95,7 +91,9 @@ def find_flow(
         if needed.isdisjoint(outputs) or start in outputs:
             continue
         found.append(equation)
-        needed |= {x for x in inputs(equation) if carries(x, from_start)}
+        activation = activations.get(equation.outvars[0])
+        inputs = equation.invars if activation is None else activation.inputs[:1]
+        needed |= {x for x in inputs if carries(x, from_start)}
     return Flow(tuple(reversed(found)), tuple(held), frozenset(carrying))
 
 

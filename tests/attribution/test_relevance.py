@@ -326,7 +326,7 @@ def test_a_normalisation_by_the_layer_counts_as_constant_in_its_scale():
     maps = lrp(lambda x: logits(x, lambda y: y), X, 1, rule="epsilon", epsilon=0.0)
     np.testing.assert_allclose(maps, expected, atol=1e-5)
     variables = {"params": {"LayerNorm_0": {"scale": jnp.asarray(SCALE)}}}
-    linen = Classifier(variables, LayerNormalised(), (0, 0, 0), (1, 1, 1))
+    linen = Classifier(variables, LayerNormalised(), 3 * (0.0,), 3 * (1.0,))
     maps = lrp(linen, X, 1, rule="epsilon", epsilon=0.0)
     np.testing.assert_allclose(maps, expected, atol=1e-5)
 
@@ -431,6 +431,8 @@ def test_errors():
         with pytest.raises(InputError, match=message):
             inspect.unwrap(lrp)(NETWORK, X, 0, **options)
     squared = lambda x: first_stage(x).mean((1, 2)) + (x**2).mean((1, 2, 3))[:, None]
-    with pytest.raises(InputError, match="but square reads them too: use another rule"):
+    with pytest.raises(
+        InputError, match="but integer_pow reads them too: use another rule"
+    ):
         lrp(squared, X, 0)
     assert np.isfinite(lrp(squared, X, 0, rule="gamma")).all()
