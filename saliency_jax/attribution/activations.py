@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import JaxprEqn, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 from jaxtyping import Array, Float
 
 from saliency_jax.attribution.program import Atom, Program, bind, flattened
 
 _CALLS = ("custom_jvp_call", "custom_vjp_call")
+_BODIES = ("jaxpr", "call_jaxpr", "cond_jaxpr", "body_jaxpr", "branches")
 
 # Affine in all their inputs together.
 _SUMS = ("add", "add_any", "sub", "neg", "convert_element_type", "copy", "name")
@@ -57,11 +58,49 @@ def activations(program: Program) -> dict[Var, Activation]:
     Equations that are part of a greater activation, such as the tanh in a GELU, are
     none by themselves. No activation reaches across a variable that has a name or is a
     tap, so that the program can be cut there. A maximum with a constant that only
-    guards a root or a division, as in layer normalisation, is none.
+    guards a root or a division, as in layer normalisation, is none, and what is done to
+    the pixels before the first layer, such as clipping, does not count as a rectifier.
     """
     kept = (program.logits, *program.taps, *program.named.values())
     kept = {atom for atom in kept if isinstance(atom, Var)}
-    return _activations(program.equations, program.active, kept)
+    pixels = {program.images}
+    for equation in program.equations:
+        inputs = active_inputs(equation, program.active)
+        on_pixels = inputs and pixels.issuperset(inputs)
+        if on_pixels and is_elementwise(equation, program.active):
+            pixels |= set(equation.outvars)
+    return {
+        output: one._replace(rectifies=one.rectifies and one.inputs[0] not in pixels)
+        for output, one in _activations(program.equations, program.active, kept).items()
+    }
+
+
+def rectifiers_out_of_reach(
+    program: Program, layer: Var, explained: Atom
+) -> list[JaxprEqn]:
+    """Loops, conditionals and opaque calls with rectifiers, between two variables."""
+    return [
+        equation
+        for equation in program.between(layer, explained)
+        if not is_elementwise(equation, program.active) and _hides(equation)
+    ]
+
+
+def _hides(equation: JaxprEqn) -> bool:
+    """Whether there are rectifiers in the bodies of an equation."""
+    if equation.primitive.name not in ("scan", "while", "cond", *_CALLS):
+        return False
+    bodies = [equation.params[name] for name in _BODIES if name in equation.params]
+    for body in jax.tree.leaves(bodies, is_leaf=lambda x: isinstance(x, ClosedJaxpr)):
+        inside = flattened(body).jaxpr
+        active = _depending(inside.eqns, set(inside.invars))
+        results = {x for x in inside.outvars if isinstance(x, Var)}
+        found = _activations(inside.eqns, active, results)
+        if any(one.rectifies for one in found.values()):
+            return True
+        if any(map(_hides, inside.eqns)):
+            return True
+    return False
 
 
 def value_and_slope(
@@ -210,12 +249,18 @@ def _primitives(equation: JaxprEqn, active: Collection[Var]) -> list[tuple[str, 
         for inner, outer in zip(body.invars, equation.invars, strict=True)
         if isinstance(outer, Var) and outer in active
     }
-    primitives = []
-    for inner in body.eqns:
-        if active_inputs(inner, inside):
-            inside |= set(inner.outvars)
-            primitives += _primitives(inner, inside)
-    return primitives
+    inside = _depending(body.eqns, inside)
+    reached = [inner for inner in body.eqns if active_inputs(inner, inside)]
+    return [one for inner in reached for one in _primitives(inner, inside)]
+
+
+def _depending(equations: Sequence[JaxprEqn], start: set[Var]) -> set[Var]:
+    """The variables that depend on some, and those themselves."""
+    found = set(start)
+    for equation in equations:
+        if active_inputs(equation, found):
+            found |= set(equation.outvars)
+    return found
 
 
 def _active_places(equation: JaxprEqn, active: Collection[Var]) -> list[int]:

@@ -27,6 +27,12 @@ Layer = str | tuple[Callable, Callable] | None
 INPUT = "input"
 """The images themselves as a layer."""
 
+MIDDLE = "middle"
+"""As a layer: the last maps that all that counts goes through (not one of several
+branches) and that are as fine as a 16th of the images, before the last weights."""
+
+_PRODUCTS = ("conv_general_dilated", "dot_general")
+
 _CHANNELS_LAST = (0, 1, 2, 3)
 _FROM_CHANNELS_FIRST = (0, 2, 3, 1)
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
@@ -124,7 +130,7 @@ def cut(
       classifier: any.
       images: only their shape is read.
       layer: where; None means the activation after the last convolution, `INPUT` the
-        images.
+        images, `MIDDLE` what it says.
       targets: what will be explained; a hidden unit has a layer too.
       rewriting: for backward rules, from the traced program, the layer's variable and
         the explained one (the logits or the unit's maps) to other ways of computing
@@ -232,6 +238,8 @@ def _find(
         return _after_last_convolution(program)
     if layer == INPUT:
         return program.images, _CHANNELS_LAST, _CHANNELS_LAST
+    if layer == MIDDLE:
+        return _in_the_middle(program)
     if layer in program.named:
         variable = program.named[layer]
     elif layer in (taps := {f"tap_{i}": tap for i, tap in enumerate(program.taps)}):
@@ -299,6 +307,44 @@ def _after_last_convolution(
     if channels_first:
         return candidates[-1], _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
     return candidates[-1], _CHANNELS_LAST, _CHANNELS_LAST
+
+
+def _in_the_middle(
+    program: Program,
+) -> tuple[Var, tuple[int, ...], tuple[int, ...]]:
+    """See `MIDDLE`; the images themselves where there are no such maps."""
+    batch, height, width, _ = program.images.aval.shape
+    equations = program.needed_for(program.logits)
+    last_read = {x: i for i, e in enumerate(equations) for x in e.invars if _is_var(x)}
+    weights = [i for i, e in enumerate(equations) if e.primitive.name in _PRODUCTS]
+    found, channels_first = (program.images, False), False
+    pending = {program.images}
+    for i, equation in enumerate(equations[: max(weights, default=0)]):
+        maps = _convolved(equation, batch)
+        channels_first = maps[0] if maps else channels_first
+        if equation.primitive.name == "transpose":
+            order = equation.params["permutation"]
+            if order not in (_TO_CHANNELS_FIRST, _FROM_CHANNELS_FIRST):
+                break  # maps of no known form come after it
+            channels_first = order == _TO_CHANNELS_FIRST
+        pending = {x for x in pending if last_read.get(x, -1) > i}
+        pending |= {x for x in equation.outvars if x in last_read}
+        (output, *_), shape = equation.outvars, equation.outvars[0].aval.shape
+        if pending != {output} or len(shape) != 4 or shape[0] != batch:
+            continue
+        rows, columns = shape[2:4] if channels_first else shape[1:3]
+        # Padded maps would lie beside the images.
+        is_padded = equation.primitive.name == "pad"
+        if 16 * rows >= height and 16 * columns >= width and not is_padded:
+            found = output, channels_first
+    variable, channels_first = found
+    if channels_first:
+        return variable, _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
+    return variable, _CHANNELS_LAST, _CHANNELS_LAST
+
+
+def _is_var(atom: Atom) -> bool:
+    return isinstance(atom, Var)
 
 
 def _convolved(equation: JaxprEqn, batch: int) -> tuple[bool, tuple[int, int]] | None:

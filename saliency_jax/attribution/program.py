@@ -79,6 +79,16 @@ class Program:
                 needed |= {atom for atom in equation.invars if self.is_active(atom)}
         return [x for x in reversed(equations) if self.is_active(x.outvars[0])]
 
+    def between(self, layer: Var, wanted: Atom) -> list[JaxprEqn]:
+        """The equations on the ways from one variable to another, in order."""
+        behind, equations = {layer}, []
+        for equation in self.needed_for(wanted):
+            variables = [x for x in equation.invars if isinstance(x, Var)]
+            if equation.outvars[0] is not layer and not behind.isdisjoint(variables):
+                behind |= set(equation.outvars)
+                equations.append(equation)
+        return equations
+
     def evaluate(
         self,
         images: Float[Array, "B H W C"],
