@@ -37,6 +37,7 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
 MOMENTUM = 0.9
+COLDEST = 80.0
 VARIANTS = ("preserve", "delete", "dual")
 REWARDS = ("logit", "contrastive")
 
@@ -124,7 +125,7 @@ def extremal_perturbation(
       reward: "logit", or "contrastive", the logit minus the best other one.
       cell: side of a cell.
       sigma: width of the kernel `exp(-2 max(d / sigma - 0.5, 0)^2)`.
-      coldness: of the smooth maximum.
+      coldness: of the smooth maximum; at most 80.
       levels: of blur, from `blur` to none.
       blur: standard deviation of the strongest.
       margin: the area is counted over the image and so much around it. TorchRay counts
@@ -200,6 +201,11 @@ def _check(constants: Constants, areas: tuple[float, ...], smooth: float) -> Non
             raise InputError(
                 f"{name} is {getattr(constants, name)}: it must be positive"
             )
+    if constants.coldness > COLDEST:
+        raise InputError(
+            f"coldness is {constants.coldness}: it must be at most {COLDEST}, so that "
+            f"float32 holds its exponential"
+        )
 
 
 def _margin(constants: Constants, size: tuple[int, int]) -> int:

@@ -99,7 +99,7 @@ def test_the_penalty_is_that_of_sorted_masks():
 def test_the_smooth_maximum_of_one_cell_is_its_kernel():
     """A kernel of 1 up to half of sigma, then `exp(-2 (d/sigma - 0.5)^2)`."""
     cells = jnp.zeros((1, 5, 5)).at[0, 2, 2].set(1.0)
-    mask = smooth_maximum(cells, (15, 15), 0, 3, 6.0, 200.0)[0]
+    mask = smooth_maximum(cells, (15, 15), 0, 3, 6.0, 80.0)[0]
     assert mask.shape == (15, 15)
     for y, x, distance in ((7, 7, 0), (7, 10, 3), (7, 13, 6), (10, 11, 5)):
         expected = np.exp(-2 * max(distance / 6 - 0.5, 0) ** 2)
@@ -234,7 +234,7 @@ def test_other_targets_are_maximised_as_they_are():
     model, batch = classifier(), images(2)
     first = lambda target: np.asarray(
         extremal_perturbation(
-            model, batch, target, steps=1, return_aux=True, mirror=False, coldness=500.0
+            model, batch, target, steps=1, return_aux=True, mirror=False, coldness=80.0
         )[1]["rewards"][:, 0, 0]
     )
     logits, (hidden,) = map(np.asarray, model.features(batch))
@@ -264,6 +264,7 @@ def test_what_cannot_be_is_said():
         ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"levels": 1}, "levels is 1: it must be at least 2"),
         ({"sigma": 0.0}, "sigma is 0.0: it must be positive"),
+        ({"coldness": 100.0}, "coldness is 100.0: it must be at most 80"),
         ({"targets": jnp.sum, "reward": "contrastive"}, "pass a class, or one for"),
     ):
         with pytest.raises(InputError, match=words):
