@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    Question,
+    ask,
+)
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.excitation_rules import Rules, rewrites
 from saliency_jax.attribution.layers import (
@@ -78,9 +84,8 @@ def excitation_backprop(
       InputError: for arguments that do not fit each other or the classifier, and where
         there is no rule for something that the classifier computes.
     """
-    maps, lost = _excitation(
-        logits_fn, images, targets, batch_size, layer, variant, upsampling, False
-    )
+    asked = ask(logits_fn, images, targets, batch_size)
+    maps, lost = _excitation(asked, layer, variant, upsampling, against=False)
     return (maps, {"lost_mass": lost}) if return_aux else maps
 
 
@@ -120,34 +125,31 @@ def contrastive_excitation_backprop(
       InputError: as for `excitation_backprop`, and where no weights come after the
         layer.
     """
-    maps, _ = _excitation(
-        logits_fn, images, targets, batch_size, layer, variant, upsampling, True
-    )
-    return maps
+    asked = ask(logits_fn, images, targets, batch_size)
+    mass, _ = _excitation(asked, layer, variant, None, against=False)
+    against, _ = _excitation(asked, layer, variant, None, against=True)
+    difference = jnp.maximum(mass - against, 0)
+    return upsampled(difference, asked.images.shape[1:3], upsampling)
 
 
 def _excitation(
-    logits_fn: LogitsFn,
-    images: GivenImages,
-    targets: GivenTargets,
-    batch_size: int | None,
+    asked: Question,
     layer: Layer,
     variant: Variant,
     upsampling: Upsampling,
-    contrastive: bool,
+    against: bool,
 ) -> tuple[Maps, Float[Array, "B"]]:
     if variant not in ("split", "ignore_skip"):
         raise InputError(
             f"variant={variant!r} is unknown: use 'split' or 'ignore_skip'"
         )
-    asked = ask(logits_fn, images, targets, batch_size)
     return in_batches(
         _excited,
         asked.batch_size,
         (asked.classifier, as_layer(layer)),
         asked.images,
         asked.targets,
-        rules=Rules(variant == "ignore_skip", contrastive),
+        rules=Rules(variant == "ignore_skip", against),
         upsampling=upsampling,
     )
 
@@ -165,8 +167,8 @@ def _excited(
     parts = cut(classifier, images, layer, targets, partial(rewrites, rules))
     at = parts.activations(images)
     found = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    maps = jnp.sum(found.astype(jnp.float32), axis=-1)
-    lost = 1 - jnp.sum(maps, axis=(1, 2))
-    if rules.contrastive:
-        maps = jnp.maximum(maps, 0)
-    return upsampled(maps, images.shape[1:3], upsampling), lost
+    maps = jnp.sum(jnp.abs(found.astype(jnp.float32)), axis=-1)
+    return (
+        upsampled(maps, images.shape[1:3], upsampling),
+        1 - jnp.sum(maps, axis=(1, 2)),
+    )

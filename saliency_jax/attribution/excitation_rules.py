@@ -1,7 +1,12 @@
 """The rules of excitation backprop, as other gradients of a program.
 
 The gradient of the rewritten program at a variable is the probability that a walk comes
-by, so what rearranges maps, and max pooling, keep their own gradient.
+by. Its sign says what excites: a negative one, that the variable is negative. So is the
+probability at what is multiplied by a negative number, such as the scale of a
+normalisation, and at what is subtracted: a layer is excited by its weights with the
+normalisation that follows folded in, as if it had been written so.
+
+What rearranges maps, negation and max pooling keep their own gradient.
 """
 
 from collections.abc import Callable
@@ -34,11 +39,11 @@ class Rules(NamedTuple):
 
     Attributes:
       ignore_skip: of a sum's terms those with the most layers get all.
-      contrastive: what the last layer's negated weights hand down is taken away.
+      against: the last layer that has weights has them negated.
     """
 
     ignore_skip: bool
-    contrastive: bool
+    against: bool
 
 
 def rewrites(
@@ -69,16 +74,12 @@ def rewrites(
         elif output in sums:
             changed[output] = _sum(sums[output], flow, depths)
         elif name in PRODUCTS:
-            changed[output] = _weighted(equation, flow, _excited)
+            changed[output] = _weighted(equation, flow, sign=1)
         elif name in ("reduce_sum", "reduce_window_sum", "cumsum"):
-            function = lambda a, equation=equation: bind(equation, [a])[0]
-            rule = lambda mass, a, function=function: _shared(function, mass, a)
-            changed[output] = Rewrite(
-                tuple(equation.invars), with_backward(function, rule)
-            )
-        elif name in ("mul", "div", "neg"):
+            changed[output] = _pooled(equation)
+        elif name in ("mul", "div"):
             changed[output] = _scaled(equation, flow)
-    if rules.contrastive:
+    if rules.against:
         last = [x for x in flow.equations if x.primitive.name in PRODUCTS]
         if not last:
             raise InputError(
@@ -86,7 +87,7 @@ def rewrites(
                 "negated, hand down, but the layer comes after them: pass an earlier "
                 "layer"
             )
-        changed[last[-1].outvars[0]] = _weighted(last[-1], flow, _contrasted)
+        changed[last[-1].outvars[0]] = _weighted(last[-1], flow, sign=-1)
     return changed
 
 
@@ -133,17 +134,16 @@ def _sum(found: Sum, flow: Flow, depths: dict[Var, int]) -> Rewrite:
         return sum(_signed(x, value) for x, value in zip(terms, values, strict=True))
 
     def rule(mass: Array, *values: Any) -> tuple[Array, ...]:
+        """Of each term, with the sign that the term is added with."""
         values = values[: len(sharing)]
         if len(values) == 1:
-            return (_handed_on(mass, *values),)
-        parts = [
-            jnp.maximum(_signed(x, value), 0)
-            for x, value in zip(sharing, values, strict=True)
-        ]
+            return (_signed(sharing[0], _handed_on(mass, *values)),)
+        parts = [_signed(x, value) for x, value in zip(sharing, values, strict=True)]
+        parts = [jnp.maximum(part * jnp.sign(mass), 0) for part in parts]
         each = _quotient(mass, sum(parts))
         return tuple(
-            _handed_on(part * each, value)
-            for part, value in zip(parts, values, strict=True)
+            _signed(x, _handed_on(part * each, value))
+            for x, part, value in zip(sharing, parts, values, strict=True)
         )
 
     return Rewrite(tuple(x.atom for x in terms), with_backward(total, rule))
@@ -168,7 +168,7 @@ def _literal(atom: Atom) -> bool:
     return not isinstance(atom, Var)
 
 
-def _weighted(equation: JaxprEqn, flow: Flow, rule: Callable[..., Array]) -> Rewrite:
+def _weighted(equation: JaxprEqn, flow: Flow, sign: int) -> Rewrite:
     """A convolution or a matrix product, of a map and weights in either order."""
     first = carries(equation.invars[0], flow.carrying)
     inputs = tuple(equation.invars if first else equation.invars[::-1])
@@ -176,19 +176,40 @@ def _weighted(equation: JaxprEqn, flow: Flow, rule: Callable[..., Array]) -> Rew
     def function(a: Array, weights: Array) -> Array:
         return bind(equation, [a, weights] if first else [weights, a])[0]
 
-    return Rewrite(inputs, with_backward(function, partial(rule, function)))
+    def rule(mass: Array, a: Array, weights: Array) -> Array:
+        up, down = jnp.maximum(sign * weights, 0), jnp.maximum(-sign * weights, 0)
+        excited = _shared(lambda a: function(a, up), jnp.maximum(mass, 0), a)
+        inhibited = _shared(lambda a: function(a, down), jnp.maximum(-mass, 0), a)
+        return excited + inhibited
+
+    return Rewrite(inputs, with_backward(function, rule))
+
+
+def _pooled(equation: JaxprEqn) -> Rewrite:
+    """A sum over places of one map."""
+
+    def function(a: Array) -> Array:
+        return bind(equation, [a])[0]
+
+    def rule(mass: Array, a: Array) -> Array:
+        excited = _shared(function, jnp.maximum(mass, 0), a)
+        return excited - _shared(function, jnp.maximum(-mass, 0), -a)
+
+    return Rewrite(tuple(equation.invars), with_backward(function, rule))
 
 
 def _scaled(equation: JaxprEqn, flow: Flow) -> Rewrite:
     """A product with, or a quotient by, what counts as a constant."""
-    place = 0 if len(equation.invars) == 1 else _place(equation, flow)
-    others = [x for i, x in enumerate(equation.invars) if i != place]
+    place = _place(equation, flow)
+    inputs = (equation.invars[place], equation.invars[1 - place])
 
-    def function(a: Array, *others: Any) -> Array:
-        return bind(equation, [*others[:place], a, *others[place:]])[0]
+    def function(a: Array, scale: Any) -> Array:
+        return bind(equation, [a, scale] if place == 0 else [scale, a])[0]
 
-    inputs = (equation.invars[place], *others)
-    return Rewrite(inputs, with_backward(function, _handed_on))
+    def rule(mass: Array, a: Array, scale: Any) -> Array:
+        return _handed_on(jnp.where(scale < 0, -mass, mass), a)
+
+    return Rewrite(inputs, with_backward(function, rule))
 
 
 def _handed_on(mass: Array, a: Array, *_: Any) -> Array:
@@ -197,22 +218,13 @@ def _handed_on(mass: Array, a: Array, *_: Any) -> Array:
     return pull(mass)[0]
 
 
-def _excited(function: Callable, mass: Array, a: Array, weights: Array) -> Array:
-    return _shared(lambda a: function(a, jnp.maximum(weights, 0)), mass, a)
-
-
-def _contrasted(function: Callable, mass: Array, a: Array, weights: Array) -> Array:
-    against = _excited(function, mass, a, -weights)
-    return _excited(function, mass, a, weights) - against
-
-
 def _shared(linear: Callable, mass: Array, a: Array) -> Array:
     """The mass of a linear function's results, in shares of what each input adds.
 
     Args:
       linear: with weights that are not negative.
       mass: of the results.
-      a: the inputs.
+      a: the inputs; negative ones add nothing.
     """
     a = jnp.maximum(a, 0)
     total, pull = jax.vjp(linear, a)

@@ -37,6 +37,7 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
 MOMENTUM = 0.9
+COLDEST = 80.0
 VARIANTS = ("preserve", "delete", "dual")
 REWARDS = ("logit", "contrastive")
 
@@ -87,7 +88,7 @@ def extremal_perturbation(
     coldness: float = 20.0,
     levels: int = 8,
     blur: float = 20.0,
-    margin: float = 0.0,
+    margin: float = 21.0,
     mirror: bool = True,
     smooth: float = 0.0,
     return_aux: bool = False,
@@ -95,11 +96,12 @@ def extremal_perturbation(
     """Optimises a smooth mask of a given area to show as much of the class as it can.
 
     Fong, Patrick and Vedaldi (arXiv 1910.08485). Maximises `reward - weight *
-    mean((sort(m) - r)^2)`, where r is 0 for the share `1 - area` of the pixels and 1
-    for the rest, by gradient ascent with momentum on a grid of cells in [0, 1]. The
+    mean((sort(m) - r)^2)`, where r is 1 for as many pixels as the area has and 0 for
+    the rest, by gradient ascent with momentum on a grid of cells in [0, 1]. The
     mask is the smooth maximum of all cells near a pixel, each times a kernel of its
     distance. Where the mask is below 1 the image is blurred, the more the lower it is.
-    All lengths are in pixels of a 224x224 image. The defaults are TorchRay's.
+    All lengths are in pixels of a 224x224 image. The defaults are TorchRay's, but
+    an area is a share of the image; TorchRay's is one of the image and its margin.
 
     Variants:
       preserve: the reward is the class's logit where the mask is kept.
@@ -124,11 +126,11 @@ def extremal_perturbation(
       reward: "logit", or "contrastive", the logit minus the best other one.
       cell: side of a cell.
       sigma: width of the kernel `exp(-2 max(d / sigma - 0.5, 0)^2)`.
-      coldness: of the smooth maximum.
+      coldness: of the smooth maximum; at most 80.
       levels: of blur, from `blur` to none.
       blur: standard deviation of the strongest.
-      margin: the area is counted over the image and so much around it. TorchRay counts
-        21 pixels, so that a mask of area 0.1 may cover more of the image.
+      margin: how far around the image the mask's area counts too. Without it masks
+        gather in corners, where most of a cell's area is free.
       mirror: whether every second step, from the first on, sees the image mirrored.
       smooth: standard deviation of a blur of the map, as a share of the shorter side;
         0.09 in the pointing game.
@@ -166,14 +168,14 @@ def extremal_perturbation(
     of_items = of_each_image(
         lambda x: jnp.repeat(x, len(areas), axis=0), (asked.images, asked.targets)
     )
-    pixels = math.prod(side + 2 * _margin(constants, size) for side in size)
-    hidden = jnp.asarray([min(int(pixels * (1 - a)), pixels - 1) for a in areas])
+    margin_too = math.prod(side + 2 * _margin(constants, size) for side in size)
+    hidden = [min(int(margin_too - a * math.prod(size)), margin_too - 1) for a in areas]
     masks, *curves = in_batches(
         _masks,
         max(1, asked.batch_size // (2 if variant == "dual" else 1)),
         asked.classifier,
         *of_items,
-        jnp.tile(hidden, count),
+        jnp.tile(jnp.asarray(hidden), count),
         constants=constants,
     )
     masks = masks.reshape(count, len(areas), *size)
@@ -200,6 +202,11 @@ def _check(constants: Constants, areas: tuple[float, ...], smooth: float) -> Non
             raise InputError(
                 f"{name} is {getattr(constants, name)}: it must be positive"
             )
+    if constants.coldness > COLDEST:
+        raise InputError(
+            f"coldness is {constants.coldness}: it must be at most {COLDEST}, so that "
+            f"float32 holds its exponential"
+        )
 
 
 def _margin(constants: Constants, size: tuple[int, int]) -> int:

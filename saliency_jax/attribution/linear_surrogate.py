@@ -116,7 +116,7 @@ def lime(
         raise InputError(f"penalty is {penalty}: it must be above 0")
     kernel_width = KERNEL_WIDTHS[variant] if kernel_width is None else kernel_width
     key = key_or_default(key)
-    cut = segmented(asked, images, segments, max_segments, value)
+    cut, count = segmented(asked, images, segments, max_segments, value)
     answers = scores_of_coalitions(asked, cut, draw, samples, output, key)
     coefficients, intercept, score = _fitted(
         asked.classifier,
@@ -132,7 +132,7 @@ def lime(
     if not return_aux:
         return maps
     return maps, {
-        "coefficients": coefficients[:, : cut.count],
+        "coefficients": coefficients[:, :count],
         "segments": cut.segments,
         "intercept": intercept,
         "score": score,

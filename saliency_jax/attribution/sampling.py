@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from saliency_jax.attribution.batching import (
@@ -13,6 +12,7 @@ from saliency_jax.attribution.batching import (
     even_size,
     pairs_of_chunk,
     repeat,
+    rows_of,
 )
 from saliency_jax.attribution.layers import INPUT, AskedLayer, cut
 from saliency_jax.errors import InputError
@@ -37,11 +37,7 @@ class Chunk(NamedTuple):
 
     def of(self, tree: PyTree) -> PyTree:
         """What is of each image, item by item. A `Partial` is for all images."""
-        return jax.tree.map(
-            lambda x: x if isinstance(x, Partial) else x[self.rows],
-            tree,
-            is_leaf=lambda x: isinstance(x, Partial),
-        )
+        return rows_of(tree, self.rows)
 
     def add(self, sums: Float[Array, "B ..."], values: Array) -> Float[Array, "B ..."]:
         """The sums of each image, with the items' values."""

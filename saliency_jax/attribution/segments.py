@@ -109,7 +109,6 @@ class Segmented:
       pixels: of each segment.
       mean: colour of each.
       hidden: colour of each where it is hidden.
-      count: of numbers that a user sees, at most S.
     """
 
     segments: Int[Array, "*B H W"]
@@ -117,7 +116,6 @@ class Segmented:
     pixels: Float[Array, "*B S"]
     mean: Float[Array, "*B S C"]
     hidden: Float[Array, "*B S C"]
-    count: int = flax.struct.field(pytree_node=False)
 
 
 def segmented(
@@ -126,7 +124,7 @@ def segmented(
     segments: Segments,
     max_segments: int | None,
     value: HiddenColour,
-) -> Segmented:
+) -> tuple[Segmented, int]:
     """Checks a user's segments, or makes them.
 
     Args:
@@ -137,6 +135,10 @@ def segmented(
       max_segments: more than the greatest number in `segments`; needed where these are
         an array inside the user's `jax.jit`.
       value: what hidden segments show.
+
+    Returns:
+      The segments, and how many numbers a user sees, at most S. They are apart because
+      code is compiled for S alone.
 
     Raises:
       InputError: segments of another shape or type or with negative numbers, or it is
@@ -172,7 +174,7 @@ def segmented(
         colour = as_colour(value, question.classifier, question.images)
         colour = jnp.broadcast_to(colour[None, None], mean.shape)
     hidden = mean if colour is None else colour
-    return Segmented(segments, pixels > 0, pixels, mean, hidden, count)
+    return Segmented(segments, pixels > 0, pixels, mean, hidden), count
 
 
 @partial(jax.jit, static_argnames="count")

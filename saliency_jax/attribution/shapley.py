@@ -96,9 +96,9 @@ def kernel_shap(
     check_choice("output", output, OUTPUTS)
     check_samples(samples)
     key = key_or_default(key)
-    cut = segmented(asked, images, segments, max_segments, value)
-    if cut.count <= ENUMERABLE:
-        samples = min(samples, max(1, 2**cut.count - 2))
+    cut, count = segmented(asked, images, segments, max_segments, value)
+    if count <= ENUMERABLE:
+        samples = min(samples, max(1, 2**count - 2))
     answers = scores_of_coalitions(asked, cut, draw, samples, output, key)
     hidden = jax.vmap(lambda colours, segments: colours[segments])(
         cut.hidden, cut.segments
@@ -110,7 +110,7 @@ def kernel_shap(
     if not return_aux:
         return maps
     return maps, {
-        "coefficients": values[:, : cut.count],
+        "coefficients": values[:, :count],
         "segments": cut.segments,
         "baseline": nothing,
     }

@@ -94,6 +94,24 @@ def test_maps_are_differentiable(name):
     np.testing.assert_allclose(slope, difference, rtol=0.05)
 
 
+@pytest.mark.parametrize("name", list(SUMMING)[2:])
+def test_gaps_in_parts_and_inside_a_users_jit(name):
+    cube = lambda images: linear(images) ** 3 / 10
+    method = attribution.get(name)
+    call = lambda images, size: method(
+        cube, images, 1, batch_size=size, return_aux=True, **SUMMING[name]
+    )
+    three = np.concatenate([IMAGES, IMAGES[:1] / 2])
+    maps, aux = call(three, None)
+    assert aux["completeness_gap"].shape == (3,)
+    assert np.abs(np.asarray(aux["completeness_gap"])).max() > 1e-3
+    for function in (call, jax.jit(call, static_argnums=1)):
+        others, other = function(three, 2)
+        np.testing.assert_allclose(others, maps, atol=1e-4)
+        gaps = other["completeness_gap"]
+        np.testing.assert_allclose(gaps, aux["completeness_gap"], atol=1e-3)
+
+
 def test_weights_of_a_linear_model_everywhere():
     expected = (WEIGHTS[..., 3] * (IMAGES - 0.2)).sum(-1)
     reference = np.full_like(IMAGES[:1], 0.2)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from saliency_jax.attribution.asking import ask
+from saliency_jax.attribution.linear_surrogate import lime
 from saliency_jax.attribution.segments import BLOCK, segmented, superpixels
+from saliency_jax.attribution.shapley import kernel_shap
 from saliency_jax.errors import InputError
+from tests.attribution.game import IMAGE, LINEAR, classifier_of, segments_of
 
 
 def halves():
@@ -55,13 +58,28 @@ def test_colours_of_segments():
     image = np.array([[[0.0, 0.2], [1.0, 0.4]]], np.float32)[..., None]  # [1, 2, 2, 1]
     asked = ask(lambda images: images.sum(axis=(1, 2)), image, 0, None)
     given = np.array([[0, 70], [2, 70]])
-    cut = segmented(asked, image, given, None, "segment")
-    assert cut.count == 71 and cut.used.shape == (1, 2 * BLOCK)
+    cut, count = segmented(asked, image, given, None, "segment")
+    assert count == 71 and cut.used.shape == (1, 2 * BLOCK)
     assert set(np.flatnonzero(cut.used[0])) == {0, 2, 70}
     np.testing.assert_allclose(cut.mean[0, [0, 2, 70], 0], [0, 1, 0.3], rtol=1e-6)
     np.testing.assert_array_equal(cut.hidden, cut.mean)
-    cut = segmented(asked, image, given, None, 0.7)
+    cut, _ = segmented(asked, image, given, None, 0.7)
     np.testing.assert_allclose(cut.hidden[0, [0, 2, 70], 0], 3 * [0.7])
+
+
+@pytest.mark.parametrize("method", [lime, kernel_shap])
+def test_another_number_of_segments_does_not_recompile(method):
+    events = []
+    listener = lambda event, duration, **_: events.append(event)
+    options = dict(key=jax.random.key(0), samples=20, value=0)
+    model = classifier_of(LINEAR)
+    method(model, IMAGE, 0, segments=segments_of(16), **options)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        method(model, IMAGE, 0, segments=segments_of(12), **options)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert not [event for event in events if "compile" in event]
 
 
 def test_errors():
@@ -78,7 +96,7 @@ def test_errors():
     with pytest.raises(InputError, match="inside jax.jit: make them outside"):
         jax.jit(lambda x: jnp.asarray(superpixels(x)))(image)
     inside = jax.jit(
-        lambda segments: segmented(asked, image, segments, None, None).used
+        lambda segments: segmented(asked, image, segments, None, None)[0].used
     )
     with pytest.raises(InputError, match="pass max_segments="):
         inside(np.zeros((4, 4), int))
