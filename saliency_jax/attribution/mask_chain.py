@@ -21,7 +21,7 @@ from saliency_jax.attribution.asking import (
     probabilities,
     with_targets,
 )
-from saliency_jax.attribution.batching import chunks, pairs_of_chunk, repeat
+from saliency_jax.attribution.batching import chunks, even_size, pairs_of_chunk, repeat
 from saliency_jax.attribution.coarse_masks import in_cells, interpolation
 from saliency_jax.attribution.edited import at_least, classes_only
 from saliency_jax.attribution.gradients import origin
@@ -164,7 +164,7 @@ def mask_estimation(
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     classes = classes_only("mask_estimation", asked.targets)
     count = len(asked.images)
-    at_once = min(asked.batch_size, count * chains)
+    at_once = even_size(count * chains, asked.batch_size)
     points = min(POINTS, steps)
     sums = Sums(
         jnp.zeros(asked.images.shape[:3]),
