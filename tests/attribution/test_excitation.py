@@ -1,6 +1,5 @@
 """Excitation backprop: worked by hand, shares that add up, networks written anew."""
 
-import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
