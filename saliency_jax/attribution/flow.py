@@ -4,14 +4,14 @@ Linear equations pass it on as they pass a gradient. What is known of the others
 listed here, and what is not known is refused with its name.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal, Var
 
 from saliency_jax.attribution.activations import Activation
-from saliency_jax.attribution.program import Atom, Program
+from saliency_jax.attribution.program import Atom, Program, place
 from saliency_jax.errors import InputError
 
 # Linear, and no number of the result is the sum of several.
@@ -36,12 +36,13 @@ class Flow(NamedTuple):
     Attributes:
       equations: between the layer and the score, in order; those inside of activations
         are left out.
-      carrying: the variables of the program that relevance can reach. Those that are
-        only read as the scale of a normalisation, or have no gradient, are not among
-        them: they count as constants.
+      held: equations of the program that it does not flow through, although a gradient
+        does: their results, scales of normalisations, count as constants.
+      carrying: the variables of the program that relevance can reach.
     """
 
     equations: tuple[JaxprEqn, ...]
+    held: tuple[JaxprEqn, ...]
     carrying: frozenset[Var]
 
     def sources(self, equation: JaxprEqn) -> list[Atom]:
@@ -71,16 +72,15 @@ def find_flow(
             if not isinstance(atom, Literal):
                 readers.setdefault(atom, []).append(equation)
 
-    def inputs(equation: JaxprEqn) -> Sequence[Atom]:
-        activation = activations.get(equation.outvars[0])
-        return equation.invars if activation is None else activation.inputs[:1]
+    held = [x for x in program.equations if _is_held(x, readers)]
+    closed = {x for equation in held for x in equation.outvars}
 
     def reached_from(start: Var) -> set[Var]:
         reached = {start}
         for equation in program.equations:
-            if _is_held(equation, readers):
+            if not closed.isdisjoint(equation.outvars) or not _is_real(equation):
                 continue
-            if any(carries(atom, reached) for atom in inputs(equation)):
+            if any(carries(atom, reached) for atom in equation.invars):
                 reached |= set(equation.outvars)
         return reached
 
@@ -91,8 +91,10 @@ def find_flow(
         if needed.isdisjoint(outputs) or start in outputs:
             continue
         found.append(equation)
-        needed |= {x for x in inputs(equation) if carries(x, from_start)}
-    return Flow(tuple(reversed(found)), frozenset(carrying))
+        activation = activations.get(equation.outvars[0])
+        inputs = equation.invars if activation is None else activation.inputs[:1]
+        needed |= {x for x in inputs if carries(x, from_start)}
+    return Flow(tuple(reversed(found)), tuple(held), frozenset(carrying))
 
 
 def refuse_unknown(method: str, flow: Flow, known: Callable[[JaxprEqn], bool]) -> None:
@@ -107,8 +109,7 @@ def refuse_unknown(method: str, flow: Flow, known: Callable[[JaxprEqn], bool]) -
         raise InputError(
             f"{method} has no rule for {', '.join(names)}, through which the explained "
             f"score depends on the images: explain logits rather than probabilities, "
-            f"pass a layer that comes after it, or use a method that needs gradients "
-            f"only"
+            f"pass a layer behind it, or use a method that needs gradients only"
         )
 
 
@@ -125,24 +126,24 @@ def is_linear(equation: JaxprEqn, flow: Flow) -> bool:
 def _described(equation: JaxprEqn, flow: Flow) -> str:
     name = equation.primitive.name
     if name in PRODUCTS or name == "mul":
-        return f"{name} of two activations"
-    if name == "div":
-        return "div by an activation"
-    inner = equation.params.get("name")
-    return f"{name} ({inner})" if isinstance(inner, str) else name
+        return f"{place(equation)} of two activations"
+    return f"{place(equation)} by an activation" if name == "div" else place(equation)
+
+
+def _is_real(equation: JaxprEqn) -> bool:
+    """Whether it gives real numbers, and no integers or truth values."""
+    return any(jnp.issubdtype(x.aval.dtype, jnp.floating) for x in equation.outvars)
 
 
 def _is_held(equation: JaxprEqn, readers: Mapping[Var, list[JaxprEqn]]) -> bool:
-    """Whether no relevance flows through an equation, whatever reads it.
+    """Whether it gives the scale of a normalisation, 1 / sqrt(variance).
 
-    Through the scale of a normalisation, 1 / sqrt(variance), none does: Ali et al., XAI
-    for transformers (arXiv 2202.07304), section 4.
+    Ali et al., XAI for transformers (arXiv 2202.07304): relevance is conserved if the
+    scale counts as a constant.
     """
-    if equation.primitive.name in ("rsqrt", "stop_gradient"):
-        return True
     if equation.primitive.name == "sqrt":
         return _only_divides(equation.outvars[0], readers)
-    return not any(jnp.issubdtype(x.aval.dtype, jnp.floating) for x in equation.outvars)
+    return equation.primitive.name in ("rsqrt", "stop_gradient")
 
 
 def _only_divides(variable: Var, readers: Mapping[Var, list[JaxprEqn]]) -> bool:

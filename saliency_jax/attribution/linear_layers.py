@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from saliency_jax.attribution.flow import PRODUCTS, carries
 from saliency_jax.attribution.program import Program, bind
+from saliency_jax.attribution.signs import non_negative
 from saliency_jax.attribution.sums import Sum, count_uses, find_sums
 
 _SHAPES = (
@@ -34,12 +35,14 @@ class LinearLayer(NamedTuple):
         each image), "pooling" or "sum" (of several variables).
       input: what it is a function of; None for a sum.
       constants: the other variables that the equations read.
+      signed: whether the input may be negative.
       equations: in order; the last gives the result. Of a sum only the end.
     """
 
     kind: str
     input: Var | None
     constants: tuple[Var, ...]
+    signed: bool
     equations: tuple[JaxprEqn, ...]
 
     @property
@@ -53,12 +56,12 @@ class Contributions(NamedTuple):
 
     Attributes:
       positive: the sum of all positive products of an input and a weight.
-      negative: the sum of the negative ones.
+      negative: the sum of the negative ones; None for nothing.
       bias: the rest.
     """
 
     positive: Float[Array, "..."]
-    negative: Float[Array, "..."]
+    negative: Float[Array, "..."] | None
     bias: Float[Array, "..."]
 
 
@@ -80,7 +83,7 @@ def find_linear_layers(
         if isinstance(atom, Var) and uses[atom] == 1
     }
     makers = {x: equation for equation in program.equations for x in equation.outvars}
-    sums = find_sums(program)
+    sums, unsigned = find_sums(program), non_negative(program)
     layers = []
     for equation in program.equations:
         output = equation.outvars[0]
@@ -99,7 +102,8 @@ def find_linear_layers(
         if kind is None:
             continue
         after = _affine_steps(output, only_reader, carrying, cuts)
-        layers.append(_layer(kind, source, (*core, *after), carrying))
+        signed = source not in unsigned
+        layers.append(_layer(kind, source, signed, (*core, *after), carrying))
     return layers
 
 
@@ -116,7 +120,7 @@ def from_images(
         steps.append(equation)
         (variable,) = _sources(equation, carrying)
     equations = (*reversed(steps), *layer.equations)
-    return _layer(layer.kind, variable, equations, carrying)
+    return _layer(layer.kind, variable, False, equations, carrying)
 
 
 def evaluate(layer: LinearLayer, value: Array, *constants: Any) -> Array:
@@ -131,7 +135,7 @@ def evaluate(layer: LinearLayer, value: Array, *constants: Any) -> Array:
 def contributions(
     layer: LinearLayer,
     positive: Float[Array, "..."],
-    negative: Float[Array, "..."],
+    negative: Float[Array, "..."] | None,
     *constants: Any,
 ) -> Contributions:
     """The positive and the negative contributions to a layer's results, in float32.
@@ -141,8 +145,8 @@ def contributions(
     Args:
       layer: no sum.
       positive: the positive part of the input.
-      negative: the negative part. Given the whole input and zeros instead, the results
-        are those of the positive and of the negative weights.
+      negative: the negative part, or None for nothing. Given the whole input and None
+        instead, the results are those of the positive and of the negative weights.
       *constants: values of `layer.constants`.
     """
     known = dict(zip(layer.constants, map(_float32, constants), strict=True))
@@ -153,7 +157,10 @@ def contributions(
             for x in equation.invars
         ]
         found[equation.outvars[0]] = _step(equation, inputs)
-    return found[layer.output]
+    positive, negative, bias = found[layer.output]
+    if negative is None:
+        negative = jnp.zeros_like(positive)
+    return Contributions(positive, negative, bias)
 
 
 def _step(equation: JaxprEqn, inputs: Sequence[Any]) -> Contributions:
@@ -184,18 +191,18 @@ def _step(equation: JaxprEqn, inputs: Sequence[Any]) -> Contributions:
     if name in ("mul", "div", *PRODUCTS):
         weights = 1 / inputs[1] if name == "div" else inputs[1 - place]
         up, down = jnp.maximum(weights, 0), jnp.minimum(weights, 0)
-        return Contributions(
-            apply(positive, up) + apply(negative, down),
-            apply(positive, down) + apply(negative, up),
-            apply(bias, weights) if bias.ndim else bias,
-        )
+        rises, falls = apply(positive, up), apply(positive, down)
+        if negative is not None:
+            rises, falls = rises + apply(negative, down), falls + apply(negative, up)
+        bias = apply(bias, weights) if bias.ndim else bias
+        return Contributions(rises, falls, bias)
+    zero = (jnp.zeros(()),) if name == "pad" else ()
     if name == "pad":
-        around = apply(jnp.zeros(()), inputs[1])
-        zero = jnp.zeros(())
-        padded_bias = apply(bias, zero) + around
-        return Contributions(apply(positive, zero), apply(negative, zero), padded_bias)
-    bias = apply(bias) if bias.ndim else bias
-    return Contributions(apply(positive), apply(negative), bias)
+        bias = apply(bias, *zero) + apply(jnp.zeros(()), inputs[1])
+    elif bias.ndim:
+        bias = apply(bias)
+    negative = None if negative is None else apply(negative, *zero)
+    return Contributions(apply(positive, *zero), negative, bias)
 
 
 def _added(shape: tuple[int, ...], one: Any, other: Any) -> Contributions:
@@ -203,18 +210,26 @@ def _added(shape: tuple[int, ...], one: Any, other: Any) -> Contributions:
         one, other = other, one
     positive, negative, bias = one
     if isinstance(other, Contributions):
-        positive += other.positive
-        negative += other.negative
+        positive = _plus(positive, other.positive)
+        negative = _plus(negative, other.negative)
         other = other.bias
     # Either may be as if it were repeated along an axis.
-    positive, negative = (jnp.broadcast_to(x, shape) for x in (positive, negative))
-    return Contributions(positive, negative, bias + other)
+    spread = lambda x: None if x is None else jnp.broadcast_to(x, shape)
+    return Contributions(spread(positive), spread(negative), bias + other)
+
+
+def _plus(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def _negated(value: Any) -> Any:
     if not isinstance(value, Contributions):
         return -value
-    return Contributions(-value.negative, -value.positive, -value.bias)
+    positive, negative, bias = value
+    rises = jnp.zeros_like(positive) if negative is None else -negative
+    return Contributions(rises, -positive, -bias)
 
 
 def _float32(value: Any) -> Array:
@@ -302,9 +317,11 @@ def _is_affine_step(
 def _layer(
     kind: str,
     source: Var | None,
+    signed: bool,
     equations: tuple[JaxprEqn, ...],
     carrying: Collection[Var],
 ) -> LinearLayer:
     read = [x for equation in equations for x in equation.invars]
     constants = [x for x in read if isinstance(x, Var) and x not in carrying]
-    return LinearLayer(kind, source, tuple(dict.fromkeys(constants)), equations)
+    constants = tuple(dict.fromkeys(constants))
+    return LinearLayer(kind, source, constants, signed, equations)

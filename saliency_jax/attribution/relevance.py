@@ -23,6 +23,7 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
 from saliency_jax.attribution.relevance_rules import (
+    Bias,
     Rule,
     Rules,
     Variant,
@@ -44,6 +45,7 @@ def lrp(
     epsilon: float = 1e-6,
     gamma: float = 0.25,
     alpha: float = 1.0,
+    bias: Bias = "absorbs",
     layer: Layer = None,
     reduction: Reduction = "sum",
     upsampling: Upsampling = "bilinear",
@@ -78,6 +80,9 @@ def lrp(
       epsilon: moves all denominators away from zero; at least 0.
       gamma: how much contributions of the right sign are favoured; at least 0.
       alpha: at least 1; 1 lets only positive contributions count.
+      bias: of linear layers; it "absorbs" its share, or it is "ignored": the inputs
+        then share all relevance. By the rules that go by signs, biases may absorb
+        nearly all of it in a deep network with BatchNorm.
       layer: whose relevance is returned, as for `gradient`; None: that of the images.
       reduction: as for `gradient`.
       upsampling: as for `gradient`.
@@ -96,7 +101,7 @@ def lrp(
       InputError: for arguments that do not fit each other or the classifier, and where
         there is no rule for something that the classifier computes.
     """
-    rules = _checked(Rules(rule, epsilon, gamma, alpha, variant))
+    rules = _checked(Rules(rule, epsilon, gamma, alpha, bias, variant))
     asked = ask(logits_fn, images, targets, batch_size)
     maps, aux = in_batches(
         _relevance,
@@ -112,12 +117,10 @@ def lrp(
 
 
 def _checked(rules: Rules) -> Rules:
-    if rules.rule not in get_args(Rule):
-        raise InputError(f"rule={rules.rule!r} is unknown: use one of {get_args(Rule)}")
-    if rules.variant not in get_args(Variant):
-        raise InputError(
-            f"variant={rules.variant!r} is unknown: use one of {get_args(Variant)}"
-        )
+    for name, choices in (("rule", Rule), ("bias", Bias), ("variant", Variant)):
+        value, known = getattr(rules, name), get_args(choices)
+        if value not in known:
+            raise InputError(f"{name}={value!r} is unknown: use one of {known}")
     for name, lowest in (("epsilon", 0), ("gamma", 0), ("alpha", 1)):
         if getattr(rules, name) < lowest:
             raise InputError(

@@ -32,6 +32,7 @@ from saliency_jax.attribution.flow import (
     refuse_unknown,
 )
 from saliency_jax.attribution.linear_layers import (
+    Contributions,
     LinearLayer,
     contributions,
     evaluate,
@@ -43,6 +44,8 @@ from saliency_jax.errors import InputError
 
 Rule = Literal["composite", "epsilon", "gamma", "alpha_beta"]
 
+Bias = Literal["absorbs", "ignored"]
+
 Variant = Literal["signed", "captum"]
 
 
@@ -53,6 +56,7 @@ class Rules(NamedTuple):
     epsilon: float
     gamma: float
     alpha: float
+    bias: Bias
     variant: Variant
 
 
@@ -82,7 +86,7 @@ def rewrites(
         )
 
     refuse_unknown("lrp", flow, known)
-    changed = {}
+    changed = {x.outvars[0]: _constant(x) for x in flow.held}
     for equation in flow.equations:
         output = equation.outvars[0]
         if output in found:
@@ -97,7 +101,7 @@ def rewrites(
         if layer.output not in found:
             changed[layer.output] = _rewrite(layer, rules)
     if is_box(rules, start is program.images):
-        changed |= _box_rewrites(program, flow, layers, rules.epsilon)
+        changed |= _box_rewrites(program, flow, layers, rules)
     return changed
 
 
@@ -106,20 +110,25 @@ def is_box(rules: Rules, at_images: bool) -> bool:
     return rules.rule == "composite" and at_images
 
 
+def _constant(equation: JaxprEqn) -> Rewrite:
+    hold = lambda *inputs: jax.lax.stop_gradient(bind(equation, inputs)[0])
+    return Rewrite(tuple(equation.invars), hold)
+
+
 def _rewrite(layer: LinearLayer, rules: Rules) -> Rewrite:
-    by_sign = {
-        "epsilon": (),
-        "composite": ("convolution",),
-        "gamma": ("convolution", "dense"),
-        "alpha_beta": ("convolution", "dense"),
-    }
-    if layer.kind not in by_sign[rules.rule]:
-        damped = with_backward(lambda z: z, partial(_epsilon, rules.epsilon))
-        last = layer.equations[-1]
-        return Rewrite(tuple(last.invars), lambda *x: damped(bind(last, x)[0]))
-    backward = _alpha_beta if rules.rule == "alpha_beta" else _gamma
-    function = with_backward(partial(evaluate, layer), partial(backward, layer, rules))
-    return Rewrite((layer.input, *layer.constants), function)
+    rule = rules.rule
+    if rule == "composite":
+        rule = "gamma" if layer.kind == "convolution" else "epsilon"
+    if layer.kind in ("convolution", "dense"):
+        if rule == "epsilon" and rules.bias == "ignored":
+            rule, rules = "gamma", rules._replace(gamma=0.0)
+        if rule != "epsilon":
+            rule = partial(_gamma if rule == "gamma" else _alpha_beta, layer, rules)
+            function = with_backward(partial(evaluate, layer), rule)
+            return Rewrite((layer.input, *layer.constants), function)
+    damped = with_backward(lambda z: z, partial(_epsilon, rules.epsilon))
+    last = layer.equations[-1]
+    return Rewrite(tuple(last.invars), lambda *x: damped(bind(last, x)[0]))
 
 
 def _secant(function: Any, gradient: Array, value: Array, *constants: Any) -> Array:
@@ -176,23 +185,19 @@ def _gamma(
     With inputs and z >= 0 it is the rule of Montavon et al., weights w + gamma w^+;
     beyond that it is what zennit calls the generalised gamma rule.
     """
-    z = evaluate(layer, value, *constants).astype(jnp.float32)
-    relevance = gradient.astype(jnp.float32) * z
+    relevance = _relevance(layer, gradient, value, constants)
 
-    def favoured(value: Array) -> tuple[Array, Array]:
-        """The sum that contributions have a share in, and its bias."""
+    def favouring(value: Array) -> tuple[Array, Array]:
+        positive, negative, bias = _by_sign(layer, rules, value, constants)
+        total = positive + negative
         if rules.variant == "captum":
-            positive, negative, bias = contributions(
-                layer, value, jnp.zeros_like(value), *constants
-            )
-            return positive + negative + rules.gamma * positive, bias
-        positive, negative, bias = contributions(layer, *_parts(value), *constants)
-        up, down = jnp.maximum(bias, 0), jnp.minimum(bias, 0)
-        favour = jnp.where(z > 0, positive, negative)
-        bias = bias + rules.gamma * jnp.where(z > 0, up, down)
-        return positive + negative + rules.gamma * favour, bias
+            return total + rules.gamma * positive, bias
+        up = total + bias > 0
+        favoured = jnp.where(up, jnp.maximum(bias, 0), jnp.minimum(bias, 0))
+        bias = bias + rules.gamma * favoured
+        return total + rules.gamma * jnp.where(up, positive, negative), bias
 
-    total, pull, bias = jax.vjp(favoured, value.astype(jnp.float32), has_aux=True)
+    total, pull, bias = jax.vjp(favouring, value.astype(jnp.float32), has_aux=True)
     (shares,) = pull(_ratio(relevance, total + bias, rules.epsilon))
     return shares.astype(value.dtype)
 
@@ -202,18 +207,14 @@ def _alpha_beta(
 ) -> Array:
     """Shares alpha R by the positive and -beta R by the negative contributions.
 
-    Bach et al.; beta = alpha - 1. The positive part of the bias belongs to
-    the positive contributions, the negative part to the negative ones.
+    Bach et al.; beta = alpha - 1. The positive part of the bias belongs to the positive
+    contributions, the negative part to the negative ones.
     """
-    z = evaluate(layer, value, *constants).astype(jnp.float32)
-    relevance = gradient.astype(jnp.float32) * z
+    relevance = _relevance(layer, gradient, value, constants)
     beta = rules.alpha - 1
 
     def both(value: Array) -> tuple[tuple[Array, ...], Array]:
-        parts = _parts(value)
-        if rules.variant == "captum":
-            parts = value, jnp.zeros_like(value)
-        positive, negative, bias = contributions(layer, *parts, *constants)
+        positive, negative, bias = _by_sign(layer, rules, value, constants)
         return (positive, negative) if beta else (positive,), bias
 
     sums, pull, bias = jax.vjp(both, value.astype(jnp.float32), has_aux=True)
@@ -226,12 +227,28 @@ def _alpha_beta(
     return shares.astype(value.dtype)
 
 
-def _parts(value: Float[Array, "..."]) -> tuple[Array, Array]:
-    return jnp.maximum(value, 0), jnp.minimum(value, 0)
+def _relevance(
+    layer: LinearLayer, gradient: Array, value: Array, constants: tuple
+) -> Float[Array, "..."]:
+    z = evaluate(layer, value, *constants)
+    return gradient.astype(jnp.float32) * z.astype(jnp.float32)
+
+
+def _by_sign(
+    layer: LinearLayer, rules: Rules, value: Float[Array, "..."], constants: tuple
+) -> Contributions:
+    """Positive and negative contributions, and the bias as far as it counts."""
+    parts = value, None
+    if layer.signed and rules.variant != "captum":
+        parts = jnp.maximum(value, 0), jnp.minimum(value, 0)
+    found = contributions(layer, *parts, *constants)
+    if rules.bias == "ignored":
+        return found._replace(bias=jnp.zeros(()))
+    return found
 
 
 def _box_rewrites(
-    program: Program, flow: Flow, layers: list[LinearLayer], epsilon: float
+    program: Program, flow: Flow, layers: list[LinearLayer], rules: Rules
 ) -> dict[Var, Rewrite]:
     """The first layers with the rule for pixels, which give relevances themselves.
 
@@ -262,30 +279,29 @@ def _box_rewrites(
     return {
         output: Rewrite(
             (layer.input, *layer.constants),
-            with_backward(partial(evaluate, layer), partial(_box, layer, epsilon)),
+            with_backward(partial(evaluate, layer), partial(_box, layer, rules)),
         )
         for output, layer in first.items()
     }
 
 
 def _box(
-    layer: LinearLayer, epsilon: float, gradient: Array, images: Array, *constants: Any
+    layer: LinearLayer, rules: Rules, gradient: Array, images: Array, *constants: Any
 ) -> Array:
     """Shares by x w - l w^+ - h w^- with the bounds l = 0 and h = 1 of pixels x.
 
     Montavon et al.: Explaining nonlinear classification decisions with deep Taylor
     decomposition (Pattern Recognition 65, 2017), the z^B rule.
     """
-    z = evaluate(layer, images, *constants).astype(jnp.float32)
-    relevance = gradient.astype(jnp.float32) * z
+    relevance = _relevance(layer, gradient, images, constants)
 
     def by_weight(images: Array) -> tuple[Array, Array]:
-        return contributions(layer, images, jnp.zeros_like(images), *constants)[:2]
+        return contributions(layer, images, None, *constants)[:2]
 
     white = jnp.ones_like(images)
     (positive, negative), pull = jax.vjp(by_weight, images)
     total = positive + negative - by_weight(white)[1]
-    quotient = _ratio(relevance, total, epsilon)
+    quotient = _ratio(relevance, total, rules.epsilon)
     (of_pixels,) = pull((quotient, quotient))
     (of_white,) = pull((jnp.zeros_like(quotient), quotient))
     return images * of_pixels - of_white
