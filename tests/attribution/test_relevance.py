@@ -278,12 +278,9 @@ def test_activations_hand_relevance_on(name):
         return x.reshape(len(x), -1)[:, :36] @ jnp.asarray(DENSE[:36])
 
     model = Classifier.from_function(logits, mean=MEAN, std=STD)
-    for rule in ("epsilon", "gamma"):
-        options = {"rule": rule, "epsilon": 0.0}
-        _, aux = lrp(model, X, TARGETS, return_aux=True, **options)
-        logit = np.asarray(model(X))[[0, 1], TARGETS]
-        rtol = 1e-2 if rule == "epsilon" else 1e-4
-        np.testing.assert_allclose(aux["relevance"], logit, rtol=rtol)
+    _, aux = lrp(model, X, TARGETS, rule="gamma", epsilon=0.0, return_aux=True)
+    logit = np.asarray(model(X))[[0, 1], TARGETS]
+    np.testing.assert_allclose(aux["relevance"], logit, rtol=1e-3)
 
 
 def test_what_an_activation_gives_for_nothing_counts_as_a_bias():
