@@ -23,7 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
+from saliency_jax.attribution.optimised_masks.iterative_mask import (
+    IterativeOptions,
+    iterative_masks,
+)
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.judges import load_judge

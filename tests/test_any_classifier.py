@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from saliency_jax import Classifier, Masker, saliency, saliency_fn
-from saliency_jax.attribution import iterative_mask
-from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
+from saliency_jax.attribution.optimised_masks import iterative_mask
+from saliency_jax.attribution.optimised_masks.iterative_mask import (
+    IterativeOptions,
+    iterative_masks,
+)
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.selective_masker import SelectiveDecoder, SelectiveMasker
 from saliency_jax.objectives.black_box import black_box_loss, published

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from saliency_jax.attribution.layers import Unit
-from saliency_jax.attribution.registry import FAMILIES, Method, describe
+from saliency_jax.attribution.registry import FILE_OF, Method, describe
 from saliency_jax.errors import InputError
-
-_FILES = {name: file for (_, file), names in FAMILIES.items() for name in names}
 
 __all__ = ["Method", "Unit", "get", "methods"]
 
@@ -27,18 +25,18 @@ def get(name: str) -> Callable[..., Any]:
     Raises:
       InputError: there is none; the message lists those that are.
     """
-    if name not in _FILES:
-        raise InputError(f"no method {name!r}: use one of {', '.join(_FILES)}")
-    file = importlib.import_module(f"saliency_jax.attribution.{_FILES[name]}")
+    if name not in FILE_OF:
+        raise InputError(f"no method {name!r}: use one of {', '.join(FILE_OF)}")
+    file = importlib.import_module(f"saliency_jax.attribution.{FILE_OF[name]}")
     return getattr(file, name)
 
 
 def methods() -> dict[str, Method]:
     """Returns what is known of every method, by name."""
-    return {name: describe(name, get(name)) for name in _FILES}
+    return {name: describe(name, get(name)) for name in FILE_OF}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FILES:
+    if name not in FILE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return get(name)

@@ -7,44 +7,45 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # A new method is a function of its name in a file here, and its name in a line below.
-FAMILIES = {
-    ("gradient", "gradients"): ("gradient", "input_x_gradient"),
-    ("gradient", "ten_crop"): ("ten_crop_gradient",),
-    ("gradient", "smoothing"): ("smooth_grad", "smooth_grad_squared", "var_grad"),
-    ("gradient", "path_integrals"): ("integrated_gradients",),
-    ("gradient", "blur_path"): ("blur_integrated_gradients",),
-    ("gradient", "random_baselines"): ("expected_gradients",),
-    ("backward rule", "backprop_rules"): ("guided_backprop", "deconvnet"),
-    ("backward rule", "excitation"): (
+FILES = {
+    "gradients.plain": ("gradient", "input_x_gradient"),
+    "gradients.ten_crop": ("ten_crop_gradient",),
+    "gradients.smoothing": ("smooth_grad", "smooth_grad_squared", "var_grad"),
+    "gradients.path_integrals": ("integrated_gradients",),
+    "gradients.blur_path": ("blur_integrated_gradients",),
+    "gradients.random_baselines": ("expected_gradients",),
+    "backward_rules.guided": ("guided_backprop", "deconvnet"),
+    "backward_rules.excitation": (
         "excitation_backprop",
         "contrastive_excitation_backprop",
     ),
-    ("backward rule", "relevance"): ("lrp",),
-    ("class activation map", "linear_head"): ("cam",),
-    ("class activation map", "class_activation"): (
+    "backward_rules.relevance": ("lrp",),
+    "class_activation.linear_head": ("cam",),
+    "class_activation.gradient_weighted": (
         "grad_cam",
         "grad_cam_plus_plus",
         "xgrad_cam",
         "hires_cam",
         "layer_cam",
     ),
-    ("class activation map", "eigen"): ("eigen_cam",),
-    ("class activation map", "scored_channels"): ("score_cam",),
-    ("class activation map", "guided_product"): ("guided_grad_cam",),
-    ("perturbation", "sliding_patch"): ("occlusion",),
-    ("perturbation", "random_grids"): ("rise",),
-    ("perturbation", "linear_surrogate"): ("lime",),
-    ("perturbation", "shapley"): ("kernel_shap",),
-    ("perturbation", "optimised_mask"): ("meaningful_perturbation",),
-    ("perturbation", "fixed_area"): ("extremal_perturbation",),
-    ("perturbation", "mask_chain"): ("mask_estimation",),
-    ("perturbation", "iterative_mask"): ("iterative_masks",),
-    ("trained masker", "trained"): ("trained_masker",),
+    "class_activation.eigen": ("eigen_cam",),
+    "class_activation.scored_channels": ("score_cam",),
+    "class_activation.guided_product": ("guided_grad_cam",),
+    "perturbation.sliding_patch": ("occlusion",),
+    "perturbation.random_grids": ("rise",),
+    "perturbation.linear_surrogate": ("lime",),
+    "perturbation.shapley": ("kernel_shap",),
+    "optimised_masks.meaningful": ("meaningful_perturbation",),
+    "optimised_masks.fixed_area": ("extremal_perturbation",),
+    "optimised_masks.mask_chain": ("mask_estimation",),
+    "optimised_masks.iterative_mask": ("iterative_masks",),
+    "trained": ("trained_masker",),
 }
-"""Names by family and file."""
+"""Names by file; the folder is the family."""
+
+FILE_OF = {name: file for file, names in FILES.items() for name in names}
 
 _OF_ALL = ("logits_fn", "images", "targets", "key", "batch_size")
-_FAMILY = {name: family for (family, _), names in FAMILIES.items() for name in names}
 
 
 class Option(NamedTuple):
@@ -64,8 +65,7 @@ class Method(NamedTuple):
 
     Attributes:
       name: for `attribution.get`.
-      family: "gradient", "backward rule", "class activation map", "perturbation" or
-        "trained masker".
+      family: the folder it is in, such as "class activation".
       summary: one line.
       options: besides those that all methods have.
       stochastic: whether the maps depend on `key`.
@@ -89,7 +89,7 @@ def describe(name: str, function: Callable[..., Any]) -> Method:
     }
     return Method(
         name=name,
-        family=_FAMILY[name],
+        family=FILE_OF[name].partition(".")[0].replace("_", " "),
         summary=text.splitlines()[0],
         options=options,
         stochastic="key: not used" not in text,

@@ -9,7 +9,10 @@ import jax
 from jaxtyping import Array, Int, Key
 
 from saliency_jax import prng
-from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
+from saliency_jax.attribution.optimised_masks.iterative_mask import (
+    IterativeOptions,
+    iterative_masks,
+)
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import RemovalOptions
 from saliency_jax.saliency import Masker

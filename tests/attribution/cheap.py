@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from saliency_jax.attribution.iterative_mask import IterativeOptions
+from saliency_jax.attribution.optimised_masks.iterative_mask import IterativeOptions
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.selective_masker import SelectiveDecoder, SelectiveMasker
 from saliency_jax.saliency import Masker

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_jax import attribution
-from saliency_jax.attribution.registry import FAMILIES, describe
+from saliency_jax.attribution.registry import FILE_OF, describe
 from saliency_jax.errors import InputError
 from tests.attribution.cheap import cheap
 from tests.attribution.small_network import (
@@ -17,7 +17,7 @@ from tests.attribution.small_network import (
     with_dead_channels,
 )
 
-NAMES = [name for names in FAMILIES.values() for name in names]
+NAMES = list(FILE_OF)
 KEY = jax.random.key(1)
 
 every_method = pytest.mark.parametrize("name", NAMES)

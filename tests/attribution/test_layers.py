@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
-from saliency_jax.attribution.class_activation import grad_cam
-from saliency_jax.attribution.gradients import gradient
+from saliency_jax.attribution.class_activation.gradient_weighted import grad_cam
+from saliency_jax.attribution.gradients.plain import gradient
 from saliency_jax.attribution.layers import (
     INPUT,
     Unit,

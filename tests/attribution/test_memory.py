@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 from saliency_jax import attribution
-from saliency_jax.attribution.registry import FAMILIES
+from saliency_jax.attribution.registry import FILE_OF
 from tests.attribution.cheap import cheap
 from tests.attribution.small_network import classifier
 
-NAMES = [name for names in FAMILIES.values() for name in names]
+NAMES = list(FILE_OF)
 IMAGES = 32
 BATCH_SIZE = 8
 PEAK = 200e6  # bytes; 32 images at once need more already for a plain gradient

@@ -9,7 +9,10 @@ import pytest
 
 from configs import black_box_shapes, casm_shapes
 from saliency_jax import prng
-from saliency_jax.attribution.iterative_mask import IterativeOptions, iterative_masks
+from saliency_jax.attribution.optimised_masks.iterative_mask import (
+    IterativeOptions,
+    iterative_masks,
+)
 from saliency_jax.data import pipeline
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.explainers import iterative, iterative_options

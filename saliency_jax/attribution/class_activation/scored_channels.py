@@ -1,0 +1,192 @@
+"""Class activation maps without gradients: what each channel keeps of the image.
+
+Wang et al.: Score-CAM (arXiv 1910.01279).
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    check_option,
+    probabilities,
+    with_targets,
+)
+from saliency_jax.attribution.batching import (
+    chunks,
+    in_batches,
+    pairs_of_chunk,
+    repeat,
+    rows_of,
+)
+from saliency_jax.attribution.gradients.plain import origin
+from saliency_jax.attribution.layers import (
+    INPUT,
+    AskedLayer,
+    Layer,
+    NamedLayer,
+    Targets,
+    Unit,
+    as_layer,
+    cut,
+    target_scores,
+)
+from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
+from saliency_jax.errors import InputError
+from saliency_jax.models.classifier import Classifier
+
+Channels = Float[Array, "B D h w"]
+
+
+def score_cam(
+    logits_fn: LogitsFn,
+    images: GivenImages,
+    targets: GivenTargets = None,
+    *,
+    key: Key[Array, ""] | None = None,
+    batch_size: int | None = None,
+    layer: Layer = None,
+    variant: Literal["paper", "author"] = "paper",
+    max_channels: int | None = None,
+    upsampling: Upsampling = "bilinear",
+) -> Maps:
+    """Channels weighted by the score of the image where they are active.
+
+    Wang et al. (arXiv 1910.01279), algorithm 1: channel k, made as large as the image
+    (bilinear) and stretched to [0, 1], is a mask; `s_k` is the score of the image
+    times the mask, in the classifier's normalised space: a mask of 0 shows the mean
+    colour. The map is `ReLU(sum_k softmax(s)_k A_k)`. The score of a baseline that the
+    paper subtracts cancels in the softmax. The variant "author", the author's code,
+    weighs channels by the class's probability, without a softmax over channels, and
+    takes the ReLU after upsampling. Constant channels make no mask, and are left out.
+
+    It costs as many forward passes as the layer has channels.
+
+    Args:
+      logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
+      images: `[B, H, W, C]`, `uint8` or floats in [0, 1].
+      targets: a class, or one for each image; a function from an image's logits `[K]`
+        (of "author": its probabilities) to a number; a `Unit` of a layer, for "paper";
+        None for the predicted class.
+      key: not used; all methods take one.
+      batch_size: how many images and masked images go through the classifier at once;
+        None means 32, or all images if they are more.
+      layer: see `attribution.layers`; None: the activation after the last convolution.
+      variant: "paper" or "author".
+      max_channels: how many channels of each image are scored, those of greatest
+        standard deviation, as Faster Score-CAM in tf-keras-vis does; None: all.
+      upsampling: to the images' size: "bilinear", "nearest", or None, which leaves the
+        layer's size.
+
+    Returns:
+      float32 maps, not negative, in units of the activations.
+
+    Raises:
+      InputError: for arguments that do not fit each other or the classifier.
+    """
+    check_option("variant", variant, ("paper", "author"))
+    if max_channels is not None and max_channels < 1:
+        raise InputError(
+            f"max_channels is {max_channels}: it must be at least 1, or None"
+        )
+    if variant == "author" and isinstance(targets, Unit):
+        raise InputError(
+            "variant='author' weighs channels by a probability, which a hidden unit "
+            "has not: use variant='paper'"
+        )
+    asked = with_targets(ask(logits_fn, images, targets, batch_size))
+    channels = in_batches(
+        _channels,
+        asked.batch_size,
+        (asked.classifier, as_layer(layer)),
+        asked.images,
+        max_channels=max_channels,
+    )
+    scores = repeat(
+        _with_scores,
+        jnp.zeros(channels.shape[:2]),
+        chunks(*channels.shape[:2], asked.batch_size),
+        channels,
+        (asked.classifier, asked.images, asked.targets),
+        size=asked.batch_size,
+        variant=variant,
+    )
+    return _summed(
+        channels,
+        scores,
+        size=asked.images.shape[1:3],
+        variant=variant,
+        upsampling=upsampling,
+    )
+
+
+@partial(jax.jit, static_argnames=("max_channels",))
+def _channels(
+    asked: tuple[Classifier, AskedLayer],
+    images: Float[Array, "B H W C"],
+    max_channels: int | None,
+) -> Channels:
+    """The channels that are scored, in float32."""
+    classifier, layer = asked
+    maps = cut(classifier, images, layer).activations(images).astype(jnp.float32)
+    channels = jnp.transpose(maps, (0, 3, 1, 2))
+    if max_channels is None or max_channels >= channels.shape[1]:
+        return channels
+    _, greatest = jax.lax.top_k(jnp.std(channels, axis=(2, 3)), max_channels)
+    return jnp.take_along_axis(channels, greatest[:, :, None, None], axis=1)
+
+
+@partial(jax.jit, static_argnames=("size", "variant"))
+def _with_scores(
+    scores: Float[Array, "B D"],
+    i: Array,
+    channels: Channels,
+    asked: tuple[Classifier, Float[Array, "B H W C"], Targets],
+    size: int,
+    variant: str,
+) -> Float[Array, "B D"]:
+    """Fills in the scores of the i-th chunk of pairs of an image and a channel."""
+    classifier, *per_image = asked
+    rows, samples = pairs_of_chunk(i, size, len(channels))
+    images, targets = rows_of(per_image, rows)
+    masks = upsampled(channels[rows, samples], images.shape[1:3], "bilinear")
+    lowest = jnp.min(masks, axis=(1, 2), keepdims=True)
+    range_ = jnp.max(masks, axis=(1, 2), keepdims=True) - lowest
+    masks = (masks - lowest) / jnp.where(range_ > 0, range_, 1.0)
+    mean = origin(classifier, NamedLayer(INPUT))
+    masked = mean + masks[..., None] * (images - mean)
+    if variant == "author":
+        found = target_scores(probabilities(classifier, masked), targets)
+    else:
+        whole = cut(classifier, masked, NamedLayer(INPUT), targets)
+        found = whole.scores(masked, masked, targets)
+    return scores.at[rows, samples].set(found.astype(jnp.float32), mode="drop")
+
+
+@partial(jax.jit, static_argnames=("size", "variant", "upsampling"))
+def _summed(
+    channels: Channels,
+    scores: Float[Array, "B D"],
+    size: tuple[int, int],
+    variant: str,
+    upsampling: Upsampling,
+) -> Maps:
+    varies = jnp.max(channels, axis=(2, 3)) > jnp.min(channels, axis=(2, 3))
+    if variant == "author":
+        weights = jnp.where(varies, scores, 0.0)
+    else:
+        shown = jnp.where(varies, scores, -jnp.inf)
+        weights = jnp.where(varies, jax.nn.softmax(shown, axis=-1), 0.0)
+    summed = jnp.einsum(
+        "bd,bdhw->bhw", weights, channels, precision=jax.lax.Precision.HIGHEST
+    )
+    if variant == "author":
+        return jax.nn.relu(upsampled(summed, size, upsampling))
+    return upsampled(jax.nn.relu(summed), size, upsampling)

@@ -1,0 +1,1 @@
+"""Gradients of a score, and their averages and integrals."""

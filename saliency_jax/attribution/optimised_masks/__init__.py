@@ -1,0 +1,1 @@
+"""One mask for each image, found by descent or by search."""

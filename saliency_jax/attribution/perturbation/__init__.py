@@ -1,0 +1,1 @@
+"""What the score does when parts of the image are hidden."""
