@@ -205,17 +205,23 @@ def test_what_has_no_rule_is_named():
     def attention(x):
         x = nn.relu(x @ jnp.ones((3, 4)))
         flat = x.reshape(len(x), -1, 4)
-        x = checkpoint_name(nn.softmax(flat @ flat.mT) @ flat, "x")
+        x = nn.softmax(flat @ flat.mT) @ flat
         x = jax.lax.scan(lambda x, _: (nn.relu(x), None), x, None, length=2)[0]
         x = checkpoint_name(x.reshape(len(x), 16, 16, 4), "behind")
-        return jnp.mean(x * x[:, ::-1], axis=(1, 2))
+        return jnp.mean(x, axis=(1, 2)) @ jnp.ones((4, 2))
 
     with pytest.raises(
         InputError,
-        match="excitation backprop has no rule for dot_general of two activations, "
-        "scan, mul of two activations, ",
+        match=r"no rule for dot_general \(.*test_excitation.py:.*\) of two activations, "
+        r".*scan \(.*test_excitation.py:",
     ):
         excitation_backprop(attention, images(1), 0)
+    # What comes before the layer needs no rule.
+    _, lost = raw(attention, images(1), layer="behind")
+    np.testing.assert_allclose(lost, 0, atol=1e-6)
+    halves = lambda x: jnp.mean(x * x[:, ::-1], axis=(1, 2))
+    with pytest.raises(InputError, match=r"no rule for mul \(.*\) of two activations"):
+        excitation_backprop(halves, images(1), 0)
 
 
 def test_nothing_is_lost_where_nothing_is_negative():
