@@ -29,7 +29,8 @@ INPUT = "input"
 
 MIDDLE = "middle"
 """As a layer: the last maps that all that counts goes through (not one of several
-branches) and that are as fine as a 16th of the images, before the last weights."""
+branches), that are at least a 16th as large as the images, and that come before the
+last weights. Not those just before max pooling: it uses but one value of several."""
 
 _PRODUCTS = ("conv_general_dilated", "dot_general")
 
@@ -317,25 +318,29 @@ def _in_the_middle(
     equations = program.needed_for(program.logits)
     last_read = {x: i for i, e in enumerate(equations) for x in e.invars if _is_var(x)}
     weights = [i for i, e in enumerate(equations) if e.primitive.name in _PRODUCTS]
-    found, channels_first = (program.images, False), False
-    pending = {program.images}
+    found = before_weights = (program.images, False)
+    pending, channels_first = {program.images}, False
     for i, equation in enumerate(equations[: max(weights, default=0)]):
+        output, name = equation.outvars[0], equation.primitive.name
+        if name in _PRODUCTS:
+            before_weights = found
+        if name == "reduce_window_max":
+            found = before_weights
         maps = _convolved(equation, batch)
         channels_first = maps[0] if maps else channels_first
-        if equation.primitive.name == "transpose":
+        if name == "transpose":
             order = equation.params["permutation"]
             if order not in (_TO_CHANNELS_FIRST, _FROM_CHANNELS_FIRST):
                 break  # maps of no known form come after it
             channels_first = order == _TO_CHANNELS_FIRST
         pending = {x for x in pending if last_read.get(x, -1) > i}
         pending |= {x for x in equation.outvars if x in last_read}
-        (output, *_), shape = equation.outvars, equation.outvars[0].aval.shape
-        if pending != {output} or len(shape) != 4 or shape[0] != batch:
+        shape = output.aval.shape
+        # Padded maps would lie beside the images.
+        if pending != {output} or len(shape) != 4 or shape[0] != batch or name == "pad":
             continue
         rows, columns = shape[2:4] if channels_first else shape[1:3]
-        # Padded maps would lie beside the images.
-        is_padded = equation.primitive.name == "pad"
-        if 16 * rows >= height and 16 * columns >= width and not is_padded:
+        if 16 * rows >= height and 16 * columns >= width:
             found = output, channels_first
     variable, channels_first = found
     if channels_first:
