@@ -17,7 +17,7 @@ from saliency_jax.attribution.gradients.plain import input_x_gradient
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
-from tests.attribution.relevance_network import (
+from tests.attribution.backward_rules.relevance_network import (
     KERNEL_1,
     MEAN,
     NETWORK,
