@@ -17,8 +17,8 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.layers import shifted_products
 from saliency_jax.models.squeezenet import SqueezeNet
 from tests.attribution import small_network
+from tests.attribution.backward_rules.twins import twins
 from tests.attribution.small_network import images
-from tests.attribution.twins import twins
 from tests.attribution.worked_example import IMAGE, answer_of
 from tests.models.test_imported_weights import CASES, classifier_of
 

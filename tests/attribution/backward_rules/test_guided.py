@@ -11,8 +11,8 @@ from saliency_jax.attribution.backward_rules.guided import deconvnet, guided_bac
 from saliency_jax.attribution.gradients.plain import gradient
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.errors import InputError
+from tests.attribution.backward_rules.twins import twins
 from tests.attribution.small_network import classifier, images
-from tests.attribution.twins import twins
 from tests.attribution.worked_example import IMAGE, answer_of
 
 GUIDED = [[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]

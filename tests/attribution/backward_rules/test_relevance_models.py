@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from saliency_jax.attribution.relevance import lrp
 
+from saliency_jax.attribution.backward_rules.relevance import lrp
 from saliency_jax.attribution.gradients import input_x_gradient
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.layers import conv_or_product, shifted_products
