@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import JaxprEqn, Var
 from jaxtyping import Array, Float, Int
 
@@ -39,6 +40,10 @@ _FROM_CHANNELS_FIRST = (0, 2, 3, 1)
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
 
+Index = int | Int[Array | np.ndarray, "*B"]
+"""A number for all images, or one for each."""
+
+
 @flax.struct.dataclass
 class Unit:
     """A hidden unit as the target of an explanation, in the place of a class.
@@ -49,8 +54,8 @@ class Unit:
       layer: its name; None means the activation after the last convolution.
     """
 
-    channel: int | Int[Array, "*B"]
-    position: tuple[int | Int[Array, "*B"], int | Int[Array, "*B"]] | None = None
+    channel: Index
+    position: tuple[Index, Index] | None = None
     layer: str | None = flax.struct.field(pytree_node=False, default=None)
 
 

@@ -4,7 +4,7 @@ Zhang et al.: Top-down neural attention by excitation backprop (arXiv 1608.00507
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     Question,
     ask,
+    check_option,
 )
 from saliency_jax.attribution.backward_rules.excitation_rules import Rules, rewrites
 from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.gradients.at_layers import gradients_at
 from saliency_jax.attribution.layers import (
     MIDDLE,
     AskedLayer,
@@ -28,7 +30,6 @@ from saliency_jax.attribution.layers import (
     cut,
 )
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
-from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 Variant = Literal["split", "ignore_skip"]
@@ -139,10 +140,7 @@ def _excitation(
     upsampling: Upsampling,
     against: bool,
 ) -> tuple[Maps, Float[Array, "B"]]:
-    if variant not in ("split", "ignore_skip"):
-        raise InputError(
-            f"variant={variant!r} is unknown: use 'split' or 'ignore_skip'"
-        )
+    check_option("variant", variant, get_args(Variant))
     return in_batches(
         _excited,
         asked.batch_size,
@@ -166,8 +164,7 @@ def _excited(
     classifier, layer = asked
     parts = cut(classifier, images, layer, targets, partial(rewrites, rules))
     at = parts.activations(images)
-    found = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    maps = jnp.sum(jnp.abs(found.astype(jnp.float32)), axis=-1)
+    maps = jnp.sum(jnp.abs(gradients_at(parts, images, at, targets)), axis=-1)
     return (
         upsampled(maps, images.shape[1:3], upsampling),
         1 - jnp.sum(maps, axis=(1, 2)),

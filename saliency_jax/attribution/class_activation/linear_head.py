@@ -17,6 +17,7 @@ from saliency_jax.attribution.asking import (
     check_option,
 )
 from saliency_jax.attribution.batching import in_batches, is_traced
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.layers import (
     AskedLayer,
     Layer,
@@ -121,10 +122,8 @@ def _cam(
     summed = jnp.sum(weights * maps.astype(jnp.float32), axis=-1)
     if variant == "relu":
         summed = jax.nn.relu(summed)
-    return (
-        upsampled(summed, images.shape[1:3], upsampling),
-        unevenness / jnp.maximum(greatest, jnp.finfo(jnp.float32).tiny),
-    )
+    maps = upsampled(summed, images.shape[1:3], upsampling)
+    return maps, quotient(unevenness, greatest)
 
 
 def _is_linear(function: Callable, at: Float[Array, "..."]) -> bool:

@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from saliency_jax.attribution.asking import GivenImages, Question
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    Question,
+    check_images,
+    check_option,
+    keys_of,
+)
 from saliency_jax.attribution.batching import is_traced
 from saliency_jax.attribution.perturbation.edits import (
     Colour,
     Output,
     as_colour,
-    check_choice,
     scores_of_edits,
 )
 from saliency_jax.errors import InputError
@@ -59,19 +64,17 @@ def superpixels(
       InputError: the images have another shape or are not known yet, or the method is
         unknown.
     """
-    if images.ndim != 4 or not len(images):
-        raise InputError(
-            f"images of shape {images.shape}: expected [B, H, W, C], at least one"
-        )
-    check_choice("method", method, get_args(Algorithm))
+    check_images(images)
+    check_option("method", method, get_args(Algorithm))
     if method == "grid":
         one = _grid(*images.shape[1:3], **options)
         return np.broadcast_to(one, images.shape[:3])
     if is_traced(images):
         raise InputError(
             "superpixels are made on the host, which does not know the images inside "
-            "jax.jit: make them outside with segments.superpixels(images) and pass "
-            "them in as segments=, or use segments='grid'"
+            "jax.jit: make them outside with saliency_jax.attribution.perturbation."
+            "segments.superpixels(images) and pass them in as segments=, or use "
+            "segments='grid'"
         )
     from skimage import segmentation  # slow to import, and few need it
 
@@ -162,10 +165,15 @@ def segmented(
     else:
         known = np.asarray(segments)
         if known.min() < 0:
-            raise InputError(f"segment {known.min()}: expected numbers from 0")
+            raise InputError(
+                f"segment {known.min()}: expected numbers from 0, as of superpixels"
+            )
         count = int(known.max()) + 1 if max_segments is None else max_segments
         if known.max() >= count:
-            raise InputError(f"segment {known.max()}, but max_segments is {count}")
+            raise InputError(
+                f"segment {known.max()}, but max_segments is {count}: it must be more "
+                f"than the greatest number"
+            )
     segments = jnp.broadcast_to(jnp.asarray(segments, jnp.int32), shape)
     padded = -(-count // BLOCK) * BLOCK
     pixels, mean = _means(question.images, segments, padded)
@@ -245,13 +253,13 @@ def in_blocks(
     count: int,
 ) -> Num[Array, "S"] | Bool[Array, "S"]:
     """Draws for `count` segments, `BLOCK` by `BLOCK`: more of them change none."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count // BLOCK))
+    keys = keys_of(key, jnp.arange(count // BLOCK))
     return jax.vmap(draw)(keys).reshape(count)
 
 
 @jax.jit
 def painted(
-    values: Float[Array, "B S"], segments: Int[Array, "B H W"]
-) -> Float[Array, "B H W"]:
-    """Maps in which each pixel has the value of its segment."""
+    values: Float[Array, "B S *C"], segments: Int[Array, "B H W"]
+) -> Float[Array, "B H W *C"]:
+    """Maps, or images, in which each pixel has the value of its segment."""
     return jax.vmap(lambda values, segments: values[segments])(values, segments)

@@ -5,7 +5,7 @@ Zeiler and Fergus: Visualizing and understanding convolutional networks (arXiv
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,14 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_option,
     with_targets,
 )
 from saliency_jax.attribution.maps import Maps
 from saliency_jax.attribution.perturbation.edits import (
-    OUTPUTS,
     Colour,
     Output,
     as_colour,
-    check_choice,
     scores_of_edits,
     scores_of_images,
 )
@@ -81,8 +80,8 @@ def occlusion(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_choice("output", output, OUTPUTS)
-    check_choice("variant", variant, ("mean", "sum"))
+    check_option("output", output, get_args(Output))
+    check_option("variant", variant, ("mean", "sum"))
     windows = tuple(
         _windows(axis, side, _along(patch_size, axis), _along(stride, axis))
         for axis, side in enumerate(asked.images.shape[1:3])
