@@ -24,7 +24,6 @@ from saliency_jax.attribution.backward_rules.activations import (
 )
 from saliency_jax.attribution.backward_rules.flow import (
     CHOOSING,
-    PRODUCTS,
     REARRANGING,
     SUMMING,
     Flow,
@@ -34,7 +33,7 @@ from saliency_jax.attribution.backward_rules.flow import (
 )
 from saliency_jax.attribution.backward_rules.sums import Sum, Term, find_sums
 from saliency_jax.attribution.division import quotient
-from saliency_jax.attribution.program import Atom, Program, Rewrite, bind
+from saliency_jax.attribution.program import PRODUCTS, Atom, Program, Rewrite, bind
 from saliency_jax.errors import InputError
 
 

@@ -43,6 +43,10 @@ from saliency_jax.models.classifier import Classifier
 
 AtZero = Literal["blocks", "passes"]
 
+Rule = Callable[..., Array]
+"""From an activation's function, the gradient at its result, its input and its
+constants to the gradient at its input."""
+
 
 def guided_backprop(
     logits_fn: LogitsFn,
@@ -149,14 +153,9 @@ def deconvnet(
     )
 
 
-Rule = Callable[..., Array]
-"""From an activation's function, the gradient at its result, its input and its
-constants to the gradient at its input."""
-
-
 def _guided(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
     _, slope = value_and_slope(phi, u, *constants)
-    return jnp.where((u > 0) & (gradient > 0), _through(gradient, slope), 0)
+    return jnp.where((u > 0) & (gradient > 0), gradient.astype(slope.dtype) * slope, 0)
 
 
 def _guided_at_zero(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
@@ -167,10 +166,6 @@ def _guided_at_zero(phi: Callable, gradient: Array, u: Array, *constants: Any) -
 
 def _deconv(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
     return jnp.maximum(gradient, 0).astype(u.dtype)
-
-
-def _through(gradient: Array, slope: Array) -> Array:
-    return gradient.astype(slope.dtype) * slope
 
 
 @partial(jax.jit, static_argnames=("rule", "reduction", "upsampling"))

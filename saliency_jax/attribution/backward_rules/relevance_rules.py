@@ -69,8 +69,8 @@ def rewrites(
     Args:
       rules: which.
       program: a classifier.
-      start: of the layer whose relevance is asked for. By `relevance_of` its gradient
-        becomes its relevance.
+      start: of the layer whose relevance is asked for: its gradient times what it
+        gives, or, by `is_box`, its gradient.
       wanted: what is explained.
 
     Raises:

@@ -60,7 +60,7 @@ def cam(
     its values are not known, it is not checked.
 
     Args:
-      logits_fn: as for `class_activation.grad_cam`.
+      logits_fn: as for `grad_cam`.
       images: as for `grad_cam`.
       targets: as for `grad_cam`; a function must be linear.
       key: not used; all methods take one.

@@ -84,7 +84,7 @@ def blur_integrated_gradients(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many blurred images go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       steps: parts of the path.
       max_sigma: of the first blur, in pixels.
       spacing: of the standard deviations: "linear", or "square_root", in equal steps of

@@ -80,7 +80,7 @@ def integrated_gradients(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many points of lines go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       steps: points on each line; at least 2 for "trapezoid".
       baseline: what counts as nothing; see `Baseline`.
       quadrature: "midpoint" of equal parts; "gauss_legendre" as captum's default;

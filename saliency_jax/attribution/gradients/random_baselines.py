@@ -76,7 +76,7 @@ def expected_gradients(
       key: of the draws, which are the same for all images of a batch; None is
         `jax.random.key(0)`.
       batch_size: how many points of lines go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       samples: random points for each image.
       references: `[R, H, W, C]`, from which each sample draws one, such as training
         images; None: images of uniform noise in [0, 1].

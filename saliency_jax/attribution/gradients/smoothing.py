@@ -86,7 +86,7 @@ def smooth_grad(
       key: of the noise, which is the same for all images of a batch, but for its size;
         None is `jax.random.key(0)`.
       batch_size: how many noisy images go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       samples: noisy copies of each image.
       noise_level: the noise's standard deviation as a share of an image's range.
       sigma: the standard deviation itself, of images in [0, 1], instead of

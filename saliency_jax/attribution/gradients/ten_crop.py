@@ -64,7 +64,7 @@ def ten_crop_gradient(
         image. The position of a `Unit` counts in the layer's maps of each crop.
       key: not used; all methods take one.
       batch_size: how many crops go through the classifier at once; None means 32, or
-        as many as there are images.
+        all images if they are more.
       crop_size: height and width of a crop, in pixels; None means 7/8 of the image's,
         which are 224 of 256 and 196 of 224.
       resize: whether a crop is made as large as the image, bilinearly, before the

@@ -117,8 +117,8 @@ def extremal_perturbation(
       targets: a class, or one for each image; a function from an image's logits `[K]`
         to a number; a `Unit` of a layer; None for the predicted class.
       key: not used; all methods take one.
-      batch_size: how many edited images go through the classifier at once, at least
-        the two of one mask for "dual"; None means 32, or as many as there are images.
+      batch_size: how many edited images go through the classifier at once, at least the
+        two of one mask for "dual"; None means 32, or all images if they are more.
       variant: see above.
       areas: the share of the image that a mask shows; of several, the masks are summed,
         as in the pointing game with (0.025, 0.05, 0.1, 0.2).

@@ -97,8 +97,8 @@ def iterative_masks(
       images: RGB `[B, H, W, 3]`, `uint8` or floats in [0, 1].
       targets: a class, or one for each image; None for the predicted class.
       key: an image's draws depend on it and on the image's place.
-      batch_size: how many edited images go through the classifier at once, at least
-        the two of one mask; None means 32, or as many as there are images.
+      batch_size: how many edited images go through the classifier at once, at least the
+        two of one mask; None means 32, or all images if they are more.
       places: a number for each image, such as its place in a data set, so that each has
         draws of its own whatever it is in a batch with. None: all have the same draws.
       options: the objective, the removal and the descent.

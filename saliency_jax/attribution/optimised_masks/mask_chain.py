@@ -127,8 +127,8 @@ def mask_estimation(
       images: `[B, H, W, C]`, `uint8` or floats in [0, 1].
       targets: a class, or one for each image; None for the predicted class.
       key: of the draws; those of a chain are the same for all images.
-      batch_size: how many chains, of all images, run at once; None means 32, or as many
-        as there are images.
+      batch_size: how many chains, of all images, run at once; None means 32, or all
+        images if they are more.
       variant: see above.
       steps: of each chain.
       chains: of each image.

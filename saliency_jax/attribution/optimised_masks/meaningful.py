@@ -165,7 +165,8 @@ def meaningful_perturbation(
       targets: a class, or one for each image; a function from an image's logits `[K]`
         to a number; a `Unit` of a layer; None for the predicted class.
       key: of the random start, the shifts and the noise, the same for all images.
-      batch_size: how many masks are optimised at once; None means 32, or all.
+      batch_size: how many masks are optimised at once; None means 32, or all images if
+        they are more.
       variant: see above.
       steps: of Adam.
       learning_rate: of Adam.
@@ -238,7 +239,7 @@ def _maps(
     if constants.start == "circle":
         left = jnp.zeros((len(images), len(RADII)))
         left = repeat(_try_circle, left, len(RADII), classifier, *edited)
-        start = _smallest_circle(classifier, left, *edited, constants=constants)
+        start = _smallest_circle(classifier, left, images, targets, constants=constants)
     descent = Descent(
         start,
         _optimiser(constants).init(start),
@@ -310,7 +311,6 @@ def _smallest_circle(
     classifier: Classifier,
     left: Float[Array, "B R"],
     images: Float[Array, "B H W C"],
-    references: Float[Array, "B H W C"],
     targets: Asked,
     constants: Constants,
 ) -> Float[Array, "B h w"]:

@@ -37,14 +37,14 @@ def as_colour(
     return by_channel("value", value, images.shape[-1])
 
 
-def scores_of_images(question: Question, output: Output) -> Float[Array, "B"]:
+def scores_of_images(asked: Question, output: Output) -> Float[Array, "B"]:
     """The scores of the images that were asked about, in float32."""
     return in_batches(
         _jitted_scores,
-        question.batch_size,
-        question.classifier,
-        question.images,
-        question.targets,
+        asked.batch_size,
+        asked.classifier,
+        asked.images,
+        asked.targets,
         output=output,
     )
 
@@ -53,7 +53,7 @@ _jitted_scores = jax.jit(scores_of, static_argnames="output")
 
 
 def scores_of_edits(
-    question: Question,
+    asked: Question,
     edit: Callable[..., Float[Array, "H W C"]],
     static: Hashable,
     samples: int,
@@ -64,7 +64,7 @@ def scores_of_edits(
     """The scores of `samples` edited images of each image.
 
     Args:
-      question: with targets.
+      asked: with targets.
       edit: a function of a module, so that it is the same at every call:
         `edit(static, sample, image, details, shared)` returns the edited image.
       static: what it needs to know when it is compiled.
@@ -73,16 +73,16 @@ def scores_of_edits(
       details: what it needs of each image, arrays `[B, ...]`.
       shared: what it needs for all images.
     """
-    images = len(question.images)
+    images = len(asked.images)
     return over_samples(
         _chunk_of_edits,
         jnp.zeros((images, samples)),
         images,
         samples,
-        question.batch_size,
-        question.classifier,
-        question.images,
-        question.targets,
+        asked.batch_size,
+        asked.classifier,
+        asked.images,
+        asked.targets,
         details,
         shared,
         edit=edit,

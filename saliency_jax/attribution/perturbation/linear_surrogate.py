@@ -82,7 +82,7 @@ def lime(
       key: decides the samples, which are the same for all images; None means
         `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       segments: "quickshift" or "slic", made on the host and so not inside `jax.jit`;
         "grid", 8 times 8 rectangles; or an array `[B, H, W]`, such as of
         `attribution.perturbation.segments.superpixels`, or `[H, W]` for all images.

@@ -36,6 +36,29 @@ Variant = Literal["author", "xplique", "torchray"]
 EPSILON = 1e-4
 
 
+class Axis(NamedTuple):
+    """How a grid is enlarged along one side of the images.
+
+    Attributes:
+      side: pixels of the images.
+      cell: pixels of a cell of the enlarged grid, maybe not a whole number.
+      offsets: how many the first pixel of a crop is chosen from.
+      mirrored: whether the grid goes on as its mirror image beyond the centres of its
+        outermost cells, not as these cells.
+    """
+
+    side: int
+    cell: float
+    offsets: int
+    mirrored: bool
+
+
+class _Grids(NamedTuple):
+    cells: int
+    probability: float
+    axes: tuple[Axis, Axis]
+
+
 def rise(
     logits_fn: LogitsFn,
     images: GivenImages,
@@ -72,7 +95,7 @@ def rise(
       key: decides the masks, which are the same for all images; None means
         `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       masks: N.
       cells: of a grid, along each side.
       probability: p, that a cell shows the image.
@@ -110,29 +133,6 @@ def rise(
         variant=variant,
         at_once=asked.batch_size,
     )
-
-
-class Axis(NamedTuple):
-    """How a grid is enlarged along one side of the images.
-
-    Attributes:
-      side: pixels of the images.
-      cell: pixels of a cell of the enlarged grid, maybe not a whole number.
-      offsets: how many the first pixel of a crop is chosen from.
-      mirrored: whether the grid goes on as its mirror image beyond the centres of its
-        outermost cells, not as these cells.
-    """
-
-    side: int
-    cell: float
-    offsets: int
-    mirrored: bool
-
-
-class _Grids(NamedTuple):
-    cells: int
-    probability: float
-    axes: tuple[Axis, Axis]
 
 
 def _axis(variant: Variant, side: int, cells: int) -> Axis:

@@ -36,6 +36,11 @@ for all images."""
 HiddenColour = Literal["segment"] | Colour
 """What hidden segments show: "segment", their own mean colour, or a colour."""
 
+Draw = Callable[
+    [Key[Array, ""], Int[Array, ""], Bool[Array, "S"], int], Bool[Array, "S"]
+]
+"""`draw(key, sample, used, samples)`: which segments a sample shows."""
+
 # Draws come in blocks, so that they do not depend on how many segments there are, and
 # few different numbers are compiled for.
 BLOCK = 64
@@ -122,7 +127,7 @@ class Segmented:
 
 
 def segmented(
-    question: Question,
+    asked: Question,
     given: GivenImages,
     segments: Segments,
     max_segments: int | None,
@@ -131,9 +136,9 @@ def segmented(
     """Checks a user's segments, or makes them.
 
     Args:
-      question: about the images.
+      asked: about the images.
       given: the images as the user passed them, which may be known where those of the
-        question are not.
+        `asked` are not.
       segments: see `Segments`.
       max_segments: more than the greatest number in `segments`; needed where these are
         an array inside the user's `jax.jit`.
@@ -149,7 +154,7 @@ def segmented(
     """
     if isinstance(segments, str):
         segments = superpixels(given, segments)
-    shape = question.images.shape[:3]
+    shape = asked.images.shape[:3]
     if segments.shape not in (shape, shape[1:]):
         raise InputError(
             f"segments of shape {segments.shape} for images of {shape}: expected "
@@ -176,10 +181,10 @@ def segmented(
             )
     segments = jnp.broadcast_to(jnp.asarray(segments, jnp.int32), shape)
     padded = -(-count // BLOCK) * BLOCK
-    pixels, mean = _means(question.images, segments, padded)
+    pixels, mean = _means(asked.images, segments, padded)
     colour = None
     if not (isinstance(value, str) and value == "segment"):
-        colour = as_colour(value, question.classifier, question.images)
+        colour = as_colour(value, asked.classifier, asked.images)
         colour = jnp.broadcast_to(colour[None, None], mean.shape)
     hidden = mean if colour is None else colour
     return Segmented(segments, pixels > 0, pixels, mean, hidden), count
@@ -204,14 +209,8 @@ def _means(
     return jnp.moveaxis(pixels, 0, 1), jnp.moveaxis(means, 0, 1)
 
 
-Draw = Callable[
-    [Key[Array, ""], Int[Array, ""], Bool[Array, "S"], int], Bool[Array, "S"]
-]
-"""`draw(key, sample, used, samples)`: which segments a sample shows."""
-
-
 def scores_of_coalitions(
-    question: Question,
+    asked: Question,
     cut: Segmented,
     draw: Draw,
     samples: int,
@@ -221,7 +220,7 @@ def scores_of_coalitions(
     """The scores of images of which each sample shows some segments.
 
     Args:
-      question: with targets.
+      asked: with targets.
       cut: the images' segments.
       draw: a function of a module.
       samples: N.
@@ -230,7 +229,7 @@ def scores_of_coalitions(
     """
     details = (cut.segments, cut.used, cut.hidden)
     return scores_of_edits(
-        question, _shown, (draw, samples), samples, output, details, key
+        asked, _shown, (draw, samples), samples, output, details, key
     )
 
 

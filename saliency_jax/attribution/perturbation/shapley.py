@@ -73,7 +73,7 @@ def kernel_shap(
       targets: as for `gradient`; a function is of the probabilities.
       key: decides the coalitions; None means `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       segments: as for `lime`.
       max_segments: as for `lime`.
       samples: coalitions, besides none and all; more than there are segments.

@@ -37,6 +37,9 @@ PATCHES_OVER_A_PIXEL = 2
 Sides = int | tuple[int, int] | None
 """Rows and columns, or one number for both."""
 
+Windows = tuple[int, int, int]
+"""Of an axis: the size of the patch, its stride, and how many there are."""
+
 
 def occlusion(
     logits_fn: LogitsFn,
@@ -65,7 +68,7 @@ def occlusion(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       patch_size: rows and columns of the patch; None: a seventh of the image's.
       stride: of the patch; None: half a patch. At most a patch.
       value: the patch's colour; None: the mean colour of the classifier.
@@ -98,10 +101,6 @@ def occlusion(
     return _spread(
         scores_of_images(asked, output), scores, asked.images, windows, variant
     )
-
-
-Windows = tuple[int, int, int]
-"""Of an axis: the size of the patch, its stride, and how many there are."""
 
 
 def _along(sides: Sides, axis: int) -> int | None:

@@ -147,7 +147,7 @@ def test_the_class_is_that_of_the_image_without_noise():
         ({"noise_level": -0.1}, "noise_level is -0.1: it must be at least 0"),
         (
             {"sigma": np.ones(2, np.float32)},
-            r"sigma of shape \(2,\) for images of 3 channels: expected a n",
+            r"sigma of shape \(2,\) for images of 3",
         ),
     ],
 )
