@@ -1,5 +1,5 @@
 # make demo   data, classifier, CASM, figures: from nothing to saliency maps
-# make test   lint and tests
+# make test   lint and tests, in two processes (make test WORKERS=8 for more)
 # Python >= 3.11 is all that has to be there; `make PYTHON=python3.13 ...` picks one.
 
 SHELL := /bin/bash
@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := data
 RUNS := runs/demo
+WORKERS ?= 2
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 REQUIREMENTS := $(if $(GPU),requirements.txt,requirements-cpu.txt)
 
@@ -37,7 +38,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: lint
 	$(BIN)/python -m pytest -m slow

@@ -49,11 +49,12 @@ def excitation_backprop(
 ) -> Maps | tuple[Maps, dict[str, Float[Array, "B"]]]:
     """How probably a top-down walk from a class, along excitations, meets each place.
 
-    Zhang et al. (arXiv 1608.00507), equation 5. The class has probability 1. A layer
+    Zhang et al. (arXiv 1608.00507). The class has probability 1. A layer
     with inputs a and weights w hands what its outputs have to its inputs, in shares of
-    a^+ w^+; its bias gets none. Average pooling and sums share in the same way, max
-    pooling gives all to the maximum. Activations, biases, normalisation and gates
-    (squeeze and excitation) hand on what they have. The map is the sum of channels.
+    a^+ w^+, its weights being those with the normalisation that follows folded in; its
+    bias gets none. Average pooling and sums share in the same way, max
+    pooling gives all to the maximum. Activations and what is gated (by squeeze and
+    excitation) hand on what they have. The map is the sum of channels.
 
     Where no input is negative the sum of a map is 1, before upsampling, unless a unit
     has no excitation at all: what it has is lost. Negative inputs, as in MobileNetV2's
@@ -67,9 +68,9 @@ def excitation_backprop(
       key: not used; all methods take one.
       batch_size: how many images go through the classifier at once; None means all.
       layer: where the map is taken, see `attribution.layers`; None: the activation
-        after the last convolution. "middle" is where the paper's authors take it from
-        networks for images of 224 pixels: the last maps of 14 pixels. The images
-        themselves, "input", have signs, which excitations do not.
+        after the last convolution. "middle" is the last layer with maps of at least
+        a 16th of the images' size, see `layers.MIDDLE`; published maps are from about
+        there. The images themselves, "input", have signs, which excitations do not.
       variant: of residual sums. "split" shares by the positive part of each term, as
         TorchRay and the authors' code do; "ignore_skip" hands all to the terms with the
         most layers, as the authors' instructions say: to the residual branch.
@@ -103,7 +104,7 @@ def contrastive_excitation_backprop(
 ) -> Maps:
     """Excitation backprop of a class, minus that of all that speaks against it.
 
-    Zhang et al. (arXiv 1608.00507), section 3.3. The other map is that of a class with
+    Zhang et al. (arXiv 1608.00507). The other map is that of a class with
     the negated weights of the last layer that has any. The rules are linear in what is
     handed down, so it does not matter at which layer below that one takes the
     difference, and one walk with the difference gives it. The map is the ReLU of the
