@@ -49,12 +49,12 @@ def excitation_backprop(
 ) -> Maps | tuple[Maps, dict[str, Float[Array, "B"]]]:
     """How probably a top-down walk from a class, along excitations, meets each place.
 
-    Zhang et al. (arXiv 1608.00507). The class has probability 1. A layer
-    with inputs a and weights w hands what its outputs have to its inputs, in shares of
-    a^+ w^+, its weights being those with the normalisation that follows folded in; its
-    bias gets none. Average pooling and sums share in the same way, max
-    pooling gives all to the maximum. Activations and what is gated (by squeeze and
-    excitation) hand on what they have. The map is the sum of channels.
+    Zhang et al. (arXiv 1608.00507). The class has probability 1. A layer with inputs a
+    and weights w hands what its outputs have to its inputs, in shares of a^+ w^+, its
+    weights being those with the normalisation that follows folded in; its bias gets
+    none. Average pooling and sums share in the same way, max pooling gives all to the
+    maximum. Activations and what is gated (by squeeze and excitation) hand on what they
+    have. The map is the sum of channels.
 
     Where no input is negative the sum of a map is 1, before upsampling, unless a unit
     has no excitation at all: what it has is lost. Negative inputs, as in MobileNetV2's
@@ -104,11 +104,10 @@ def contrastive_excitation_backprop(
 ) -> Maps:
     """Excitation backprop of a class, minus that of all that speaks against it.
 
-    Zhang et al. (arXiv 1608.00507). The other map is that of a class with
-    the negated weights of the last layer that has any. The rules are linear in what is
-    handed down, so it does not matter at which layer below that one takes the
-    difference, and one walk with the difference gives it. The map is the ReLU of the
-    sum of channels.
+    Zhang et al. (arXiv 1608.00507). The other map is that of a class with the negated
+    weights of the last layer that has any. The rules are linear in what is handed down,
+    so it does not matter at which layer below that one takes the difference: here it is
+    that of the two maps. What is negative in it is left out.
 
     Args:
       logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
