@@ -1,5 +1,7 @@
 """Edited images: what a mask keeps, what it removes, and what takes its place."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
@@ -23,23 +25,25 @@ def to_float(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
     return images
 
 
-def mean_infill(mean: tuple[float, float, float]) -> Float[Array, "1 1 1 3"]:
+def mean_infill(mean: Sequence[float]) -> Float[Array, "1 1 1 C"]:
     """The data set's mean colour as an infill.
 
     A classifier's normalisation sends this colour to zero, so filling with it is the
     `x * (1 - m)` in normalised space of CASM's training (casme, train.py).
     """
-    return jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, 3)
+    return jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
 
 
 def masked_in(
-    images: Float[Array, "B H W 3"], masks: Masks, infill: Num[Array, "#B #H #W 3"]
-) -> Float[Array, "B H W 3"]:
+    images: Float[Array, "B H W C"],
+    masks: Float[Array, "#B H W"],
+    infill: Num[Array, "#B #H #W C"],
+) -> Float[Array, "B H W C"]:
     """Keeps the salient part: `m * x + (1 - m) * infill`.
 
     Args:
       images: in [0, 1].
-      masks: in [0, 1], 1 = kept.
+      masks: in [0, 1], 1 = kept; one for each image, or one for all.
       infill: what stands where the mask is 0, broadcast against the images.
     """
     keep = masks[..., None]
@@ -47,8 +51,10 @@ def masked_in(
 
 
 def masked_out(
-    images: Float[Array, "B H W 3"], masks: Masks, infill: Num[Array, "#B #H #W 3"]
-) -> Float[Array, "B H W 3"]:
+    images: Float[Array, "B H W C"],
+    masks: Float[Array, "#B H W"],
+    infill: Num[Array, "#B #H #W C"],
+) -> Float[Array, "B H W C"]:
     """Removes the salient part: `(1 - m) * x + m * infill`. See `masked_in`."""
     return masked_in(images, 1.0 - masks, infill)
 

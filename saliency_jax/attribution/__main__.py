@@ -24,9 +24,9 @@ from absl import flags
 from jaxtyping import UInt8
 
 from saliency_jax import attribution
-from saliency_jax.attribution.asking import probabilities as probabilities_of
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.registry import Method
+from saliency_jax.attribution.registry import Method, describe
+from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.data import transforms
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.randomised import layers_from_the_top, randomise
@@ -202,7 +202,7 @@ def _parsed(text: str) -> tuple[str, Callable[..., Any]]:
     """A method of the command line, its options filled in, by what names it."""
     name, *given = text.split(":")
     method = attribution.get(name)
-    known = attribution.describe(name, method).options
+    known = describe(name, method).options
     options = {}
     for assignment in given:
         option, equals, value = assignment.partition("=")

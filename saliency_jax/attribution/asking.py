@@ -1,6 +1,6 @@
 """The door of every method: what the user passes is checked, and put in one form."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,12 +63,9 @@ def ask(
       InputError: the images or the targets have another shape, the classifier does not
         know such a class, or `batch_size` is below 1.
     """
-    if images.ndim != 4 or not len(images):
-        raise InputError(
-            f"images of shape {images.shape}: expected [B, H, W, C], at least one"
-        )
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: it must be at least 1, or None")
+    check_images(images)
+    if batch_size is not None:
+        check_at_least(1, batch_size=batch_size)
     if not isinstance(logits_fn, Classifier):
         channels = images.shape[-1]
         logits_fn = Classifier.from_function(
@@ -141,14 +138,87 @@ def _predicted(
     return jnp.argmax(_logits(classifier, images), axis=-1)
 
 
-def check_option(name: str, value: Any, options: Iterable[Any]) -> None:
+def classes_only(method: str, targets: Targets) -> Int[Array, "B"] | None:
+    """Returns targets that must be classes.
+
+    Raises:
+      InputError: they are a function or a hidden unit.
+    """
+    if callable(targets) or isinstance(targets, Unit):
+        raise InputError(
+            f"{method} explains classes: pass a class, or one for each image, not a "
+            f"function or a Unit"
+        )
+    return targets
+
+
+def check_images(images: GivenImages, channels: int | None = None) -> None:
+    """Checks the shape of images.
+
+    Args:
+      images: see `GivenImages`.
+      channels: C, if it must be one number.
+
+    Raises:
+      InputError: they have another.
+    """
+    fit = images.ndim == 4 and len(images) and channels in (None, images.shape[-1])
+    if not fit:
+        raise InputError(
+            f"images of shape {images.shape}: expected [B, H, W, {channels or 'C'}], "
+            f"at least one"
+        )
+
+
+def check_option(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Checks an option that has few values.
 
     Raises:
       InputError: the value is none of them.
     """
-    if value not in (options := tuple(options)):
-        raise InputError(f"{name}={value!r} is unknown: use one of {options}")
+    if value not in (choices := tuple(choices)):
+        raise InputError(f"{name}={value!r} is unknown: use one of {choices}")
+
+
+def check_at_least(smallest: int, **options: int | float) -> None:
+    """Checks options that must not be too small.
+
+    Raises:
+      InputError: one of them is below `smallest`.
+    """
+    for name, value in options.items():
+        if value < smallest:
+            raise InputError(f"{name} is {value}: it must be at least {smallest}")
+
+
+def check_positive(**options: int | float) -> None:
+    """Checks options that must be above 0.
+
+    Raises:
+      InputError: one of them is not.
+    """
+    for name, value in options.items():
+        if value <= 0:
+            raise InputError(f"{name} is {value}: it must be above 0")
+
+
+def by_channel(
+    name: str,
+    value: float | int | Sequence[float] | Num[Array | np.ndarray, "..."],
+    channels: int,
+) -> Float[Array, "C"]:
+    """An option that is a number for all channels or one for each, as one for each.
+
+    Raises:
+      InputError: it has another shape.
+    """
+    value = jnp.asarray(value, jnp.float32)
+    if value.shape not in ((), (channels,)):
+        raise InputError(
+            f"{name} of shape {value.shape} for images of {channels} channels: "
+            f"expected a number, or one for each channel"
+        )
+    return jnp.broadcast_to(value, (channels,))
 
 
 def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:
@@ -156,11 +226,10 @@ def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:
     return jax.random.key(0) if key is None else key
 
 
-def probabilities(
-    classifier: Classifier, images: Num[Array | np.ndarray, "B H W C"]
-) -> Float[Array, "B K"]:
-    """What the classifier's logits mean: of a softmax or of a sigmoid, in float32."""
-    logits = classifier(images).astype(jnp.float32)
-    return {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[classifier.output](
-        logits
-    )
+@jax.jit
+def keys_of(key: Key[Array, ""], numbers: Int[Array, "I"]) -> Key[Array, "I"]:
+    """The key of each sample, or of whatever else has a number.
+
+    It depends on nothing but the number: not on the batch, nor on how many there are.
+    """
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

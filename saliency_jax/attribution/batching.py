@@ -6,12 +6,12 @@ are a `jax.lax` loop. The results are the same up to rounding.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from saliency_jax.types import PyTree
 
@@ -46,7 +46,7 @@ def in_batches(
     rows = jnp.minimum(jnp.arange(batches * batch_size), count - 1)
     rows = rows.reshape(batches, batch_size)
 
-    def part(chosen: jax.Array) -> PyTree:
+    def part(chosen: Int[Array, "I"]) -> PyTree:
         return function(shared, *rows_of(per_image, chosen), **options)
 
     if is_traced(shared, per_image):
@@ -56,18 +56,28 @@ def in_batches(
     return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *parts)
 
 
-def rows_of(per_image: PyTree, chosen: Int[jax.Array, "I"]) -> PyTree:
+def rows_of(per_image: PyTree, chosen: Int[Array, "I"]) -> PyTree:
     """What belongs to some of the images.
 
     Args:
-      per_image: arrays with a leading axis of images, pytrees of them, or None. A
-        `Partial`, such as a target that is a function, is for all images.
+      per_image: see `of_each_image`.
       chosen: which images.
     """
+    return of_each_image(lambda x: x[chosen], per_image)
+
+
+def of_each_image(function: Callable[[Array], Array], per_image: PyTree) -> PyTree:
+    """Applies a function to all that belongs to single images.
+
+    Args:
+      function: of an array.
+      per_image: arrays with a leading axis of images, pytrees of them, or None. A
+        `Partial`, such as a target that is a function, is for all images, and is left
+        as it is.
+    """
+    is_for_all = lambda x: isinstance(x, Partial)
     return jax.tree.map(
-        lambda x: x if isinstance(x, Partial) else x[chosen],
-        per_image,
-        is_leaf=lambda x: isinstance(x, Partial),
+        lambda x: x if is_for_all(x) else function(x), per_image, is_leaf=is_for_all
     )
 
 
@@ -101,27 +111,75 @@ def repeat(
     return carry
 
 
-def pairs_of_chunk(
-    i: jax.Array, size: int, images: int
-) -> tuple[Int[jax.Array, "I"], Int[jax.Array, "I"]]:
-    """Which image and which sample are item by item in the i-th chunk of all pairs.
+class Chunk(NamedTuple):
+    """Some of the pairs of an image and a sample.
 
-    A method that makes `samples` edited images of each image runs `chunks(...)` such
-    chunks; the first sample of all images comes first. In the last chunk items may
-    belong to a sample number that does not exist: leave those out.
+    Attributes:
+      rows: of each item the image.
+      samples: of each item the number of the sample. Items beyond the last sample
+        repeat that one.
+      places: of each item where in an array of all images its value belongs; for
+        items beyond the last sample nowhere.
+    """
+
+    rows: Int[Array, "I"]
+    samples: Int[Array, "I"]
+    places: Int[Array, "I"]
+
+    def of(self, per_image: PyTree) -> PyTree:
+        """What is of each image, item by item; see `of_each_image`."""
+        return rows_of(per_image, self.rows)
+
+    def add(self, sums: Float[Array, "B ..."], values: Array) -> Float[Array, "B ..."]:
+        """The sums of each image, with the items' values."""
+        return sums.at[self.places].add(values.astype(sums.dtype), mode="drop")
+
+    def put(
+        self, kept: Float[Array, "B N ..."], values: Array
+    ) -> Float[Array, "B N ..."]:
+        """The values of each image and sample, with the items' values."""
+        return kept.at[self.places, self.samples].set(values, mode="drop")
+
+
+def chunk_of(i: Int[Array, ""], size: int, images: int, samples: int) -> Chunk:
+    """The i-th chunk of `over_samples`: the first sample of all images comes first.
 
     Args:
       i: the chunk.
       size: items in a chunk.
       images: B.
-
-    Returns:
-      For each item the image, and the number of the sample.
+      samples: of each image.
     """
     items = i * size + jnp.arange(size)
-    return items % images, items // images
+    rows, numbers = items % images, items // images
+    places = jnp.where(numbers < samples, rows, images)
+    return Chunk(rows, jnp.minimum(numbers, samples - 1), places)
 
 
-def chunks(images: int, samples: int, size: int) -> int:
-    """How many chunks of that size hold all pairs of an image and a sample."""
-    return -(-images * samples // size)
+def over_samples(
+    step: Callable[..., PyTree],
+    carry: PyTree,
+    images: int,
+    samples: int,
+    batch_size: int,
+    *arguments: PyTree,
+    **options: Any,
+) -> PyTree:
+    """Returns `carry` after a step for every chunk of pairs of an image and a sample.
+
+    For methods that make many edited images of each image.
+
+    Args:
+      step: called as `step(carry, i, *arguments, size=size, samples=samples,
+        **options)`, jitted, with all that is named as static arguments.
+      carry: a pytree of arrays.
+      images: B.
+      samples: of each image.
+      batch_size: the most pairs in a chunk.
+      *arguments: passed as they are.
+      **options: passed as they are.
+    """
+    pairs = images * samples
+    size = even_size(pairs, batch_size)
+    times = -(-pairs // size)
+    return repeat(step, carry, times, *arguments, size=size, samples=samples, **options)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import JaxprEqn, Var
 from jaxtyping import Array, Float, Int
 
-from saliency_jax.attribution.program import Atom, Program, Rewrite, trace
+from saliency_jax.attribution.program import PRODUCTS, Atom, Program, Rewrite, trace
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
@@ -32,11 +33,16 @@ MIDDLE = "middle"
 branches), that are at least a 16th as large as the images, and that come before the
 last weights. Not those just before max pooling: it uses but one value of several."""
 
-_PRODUCTS = ("conv_general_dilated", "dot_general")
-
 _CHANNELS_LAST = (0, 1, 2, 3)
 _FROM_CHANNELS_FIRST = (0, 2, 3, 1)
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
+
+_Found = tuple[Var, tuple[int, ...], tuple[int, ...]]
+"""A layer's variable, and the order of its axes to channels last and back."""
+
+
+Index = int | Int[Array | np.ndarray, "*B"]
+"""A number for all images, or one for each."""
 
 
 @flax.struct.dataclass
@@ -49,8 +55,8 @@ class Unit:
       layer: its name; None means the activation after the last convolution.
     """
 
-    channel: int | Int[Array, "*B"]
-    position: tuple[int | Int[Array, "*B"], int | Int[Array, "*B"]] | None = None
+    channel: Index
+    position: tuple[Index, Index] | None = None
     layer: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
@@ -238,10 +244,7 @@ def unit_scores(maps: Float[Array, "B h w D"], unit: Unit) -> Float[Array, "B"]:
     return maps[images, row, column, channel]
 
 
-def _find(
-    program: Program, layer: str | None
-) -> tuple[Var, tuple[int, ...], tuple[int, ...]]:
-    """A layer's variable, and the axes' order to channels last and back."""
+def _find(program: Program, layer: str | None) -> _Found:
     if layer is None:
         return _after_last_convolution(program)
     if layer == INPUT:
@@ -262,10 +265,18 @@ def _find(
             f"maps [B, h, w, C]; pass (features, head) to make them"
         )
     if not program.is_active(variable):
-        raise InputError(f"layer {layer!r} does not depend on the images")
-    if _is_channels_first(program, variable):
-        return variable, _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
-    return variable, _CHANNELS_LAST, _CHANNELS_LAST
+        raise InputError(
+            f"layer {layer!r} does not depend on the images: use one between the "
+            f"images and what is explained"
+        )
+    return variable, *_axes(_is_channels_first(program, variable))
+
+
+def _axes(channels_first: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The order of a layer's axes to channels last, and back."""
+    if channels_first:
+        return _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
+    return _CHANNELS_LAST, _CHANNELS_LAST
 
 
 def _is_channels_first(program: Program, variable: Var) -> bool:
@@ -291,9 +302,7 @@ def _known(program: Program, layer: str) -> str:
     return f"use one like {', '.join(map(repr, near or names[-3:]))}"
 
 
-def _after_last_convolution(
-    program: Program,
-) -> tuple[Var, tuple[int, ...], tuple[int, ...]]:
+def _after_last_convolution(program: Program) -> _Found:
     """The last maps of the size that the last convolution gives.
 
     So the activation that follows it, after normalisation and a residual sum, or the
@@ -325,24 +334,20 @@ def _after_last_convolution(
         and equation.outvars[0].aval.shape[0] == batch
         and equation.outvars[0].aval.shape[spatial] == size
     ]
-    if channels_first:
-        return candidates[-1], _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
-    return candidates[-1], _CHANNELS_LAST, _CHANNELS_LAST
+    return candidates[-1], *_axes(channels_first)
 
 
-def _in_the_middle(
-    program: Program,
-) -> tuple[Var, tuple[int, ...], tuple[int, ...]]:
+def _in_the_middle(program: Program) -> _Found:
     """See `MIDDLE`; the images themselves where there are no such maps."""
     batch, height, width, _ = program.images.aval.shape
     equations = program.needed_for(program.logits)
     last_read = {x: i for i, e in enumerate(equations) for x in e.invars if _is_var(x)}
-    weights = [i for i, e in enumerate(equations) if e.primitive.name in _PRODUCTS]
+    weights = [i for i, e in enumerate(equations) if e.primitive.name in PRODUCTS]
     found = before_weights = (program.images, False)
     pending, channels_first = {program.images}, False
     for i, equation in enumerate(equations[: max(weights, default=0)]):
         output, name = equation.outvars[0], equation.primitive.name
-        if name in _PRODUCTS:
+        if name in PRODUCTS:
             before_weights = found
         if name == "reduce_window_max":
             found = before_weights
@@ -363,9 +368,7 @@ def _in_the_middle(
         if 16 * rows >= height and 16 * columns >= width:
             found = output, channels_first
     variable, channels_first = found
-    if channels_first:
-        return variable, _FROM_CHANNELS_FIRST, _TO_CHANNELS_FIRST
-    return variable, _CHANNELS_LAST, _CHANNELS_LAST
+    return variable, *_axes(channels_first)
 
 
 def _is_var(atom: Atom) -> bool:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from saliency_jax.errors import InputError
+from saliency_jax.attribution.asking import check_option
 
 Reduction = Literal["max_abs", "sum_abs", "sum"] | None
 """How channels become one: the greatest absolute value, the sum of absolute values, or
@@ -14,7 +14,6 @@ the signed sum; None keeps them, `[B, H, W, C]`."""
 
 Upsampling = Literal["bilinear", "nearest"] | None
 """How maps of a layer become as large as the images; None leaves them as they are."""
-
 
 Maps = Float[Array, "B _ _"] | Float[Array, "B _ _ _"]
 """`[B, H, W]`; `[B, h, w]` without upsampling; with channels where they are kept."""
@@ -47,36 +46,29 @@ def to_maps(
     if reduction is None:
         by_channel = jax.vmap(lambda x: upsampled(x, size, upsampling), -1, -1)
         return by_channel(values)
-    if reduction not in _REDUCTIONS:
-        raise InputError(
-            f"reduction={reduction!r} is unknown: use one of {tuple(_REDUCTIONS)} or "
-            f"None"
-        )
+    check_option("reduction", reduction, (*_REDUCTIONS, None))
     return upsampled(_REDUCTIONS[reduction](values), size, upsampling)
 
 
 def upsampled(
-    maps: Float[Array, "B h w"], size: tuple[int, int], method: str | None
+    maps: Float[Array, "B h w"], size: tuple[int, int], upsampling: str | None
 ) -> Float[Array, "B _ _"]:
     """A layer's maps at the size of the images.
 
     Args:
       maps: of any type.
       size: (H, W).
-      method: "bilinear" (between the centres of cells) or "nearest"; None leaves the
-        maps as they are.
+      upsampling: "bilinear" (between the centres of cells) or "nearest"; None leaves
+        the maps as they are.
 
     Returns:
       float32.
 
     Raises:
-      InputError: the method is unknown.
+      InputError: the upsampling is unknown.
     """
+    check_option("upsampling", upsampling, ("bilinear", "nearest", None))
     maps = maps.astype(jnp.float32)
-    if method is None or maps.shape[1:] == tuple(size):
+    if upsampling is None or maps.shape[1:] == tuple(size):
         return maps
-    if method not in ("bilinear", "nearest"):
-        raise InputError(
-            f"upsampling={method!r} is unknown: use 'bilinear', 'nearest' or None"
-        )
-    return jax.image.resize(maps, (len(maps), *size), method, antialias=False)
+    return jax.image.resize(maps, (len(maps), *size), upsampling, antialias=False)

@@ -23,6 +23,9 @@ from saliency_jax.models.classifier import Classifier
 # derivative would be lost (of `jax.nn.relu` the zero at zero).
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 
+PRODUCTS = ("conv_general_dilated", "dot_general")
+"""What layers with weights are made of."""
+
 Atom = Var | Literal
 
 

@@ -7,10 +7,10 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    classes_only,
     with_targets,
 )
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.layers import Unit
 from saliency_jax.errors import InputError
 from saliency_jax.models.selective_masker import SelectiveMasker
 from saliency_jax.saliency import Masker, saliency_fn
@@ -52,11 +52,5 @@ def trained_masker(
     asked = ask(logits_fn, images, targets, batch_size)
     if isinstance(masker.module, SelectiveMasker):
         asked = with_targets(asked)
-    if isinstance(asked.targets, Unit) or callable(asked.targets):
-        raise InputError(
-            "a trained masker shows classes: targets must be classes, not a function "
-            "of logits or a hidden unit"
-        )
-    return in_batches(
-        saliency_fn, asked.batch_size, masker, asked.images, asked.targets
-    )
+    classes = classes_only("trained_masker", asked.targets)
+    return in_batches(saliency_fn, asked.batch_size, masker, asked.images, classes)

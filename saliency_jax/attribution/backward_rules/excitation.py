@@ -4,7 +4,7 @@ Zhang et al.: Top-down neural attention by excitation backprop (arXiv 1608.00507
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     Question,
     ask,
+    check_option,
 )
 from saliency_jax.attribution.backward_rules.excitation_rules import Rules, rewrites
 from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.gradients.at_layers import gradients_at
 from saliency_jax.attribution.layers import (
     MIDDLE,
     AskedLayer,
@@ -28,7 +30,6 @@ from saliency_jax.attribution.layers import (
     cut,
 )
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
-from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 Variant = Literal["split", "ignore_skip"]
@@ -48,12 +49,12 @@ def excitation_backprop(
 ) -> Maps | tuple[Maps, dict[str, Float[Array, "B"]]]:
     """How probably a top-down walk from a class, along excitations, meets each place.
 
-    Zhang et al. (arXiv 1608.00507). The class has probability 1. A layer
-    with inputs a and weights w hands what its outputs have to its inputs, in shares of
-    a^+ w^+, its weights being those with the normalisation that follows folded in; its
-    bias gets none. Average pooling and sums share in the same way, max
-    pooling gives all to the maximum. Activations and what is gated (by squeeze and
-    excitation) hand on what they have. The map is the sum of channels.
+    Zhang et al. (arXiv 1608.00507). The class has probability 1. A layer with inputs a
+    and weights w hands what its outputs have to its inputs, in shares of a^+ w^+, its
+    weights being those with the normalisation that follows folded in; its bias gets
+    none. Average pooling and sums share in the same way, max pooling gives all to the
+    maximum. Activations and what is gated (by squeeze and excitation) hand on what they
+    have. The map is the sum of channels.
 
     Where no input is negative the sum of a map is 1, before upsampling, unless a unit
     has no excitation at all: what it has is lost. Negative inputs, as in MobileNetV2's
@@ -103,11 +104,10 @@ def contrastive_excitation_backprop(
 ) -> Maps:
     """Excitation backprop of a class, minus that of all that speaks against it.
 
-    Zhang et al. (arXiv 1608.00507). The other map is that of a class with
-    the negated weights of the last layer that has any. The rules are linear in what is
-    handed down, so it does not matter at which layer below that one takes the
-    difference, and one walk with the difference gives it. The map is the ReLU of the
-    sum of channels.
+    Zhang et al. (arXiv 1608.00507). The other map is that of a class with the negated
+    weights of the last layer that has any. The rules are linear in what is handed down,
+    so it does not matter at which layer below that one takes the difference: here it is
+    that of the two maps. What is negative in it is left out.
 
     Args:
       logits_fn: a `Classifier`, or a function from images in [0, 1] to logits.
@@ -140,10 +140,7 @@ def _excitation(
     upsampling: Upsampling,
     against: bool,
 ) -> tuple[Maps, Float[Array, "B"]]:
-    if variant not in ("split", "ignore_skip"):
-        raise InputError(
-            f"variant={variant!r} is unknown: use 'split' or 'ignore_skip'"
-        )
+    check_option("variant", variant, get_args(Variant))
     return in_batches(
         _excited,
         asked.batch_size,
@@ -167,8 +164,7 @@ def _excited(
     classifier, layer = asked
     parts = cut(classifier, images, layer, targets, partial(rewrites, rules))
     at = parts.activations(images)
-    found = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    maps = jnp.sum(jnp.abs(found.astype(jnp.float32)), axis=-1)
+    maps = jnp.sum(jnp.abs(gradients_at(parts, images, at, targets)), axis=-1)
     return (
         upsampled(maps, images.shape[1:3], upsampling),
         1 - jnp.sum(maps, axis=(1, 2)),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Var
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from saliency_jax.attribution.backward_rules.activations import (
     activations,
@@ -24,7 +24,6 @@ from saliency_jax.attribution.backward_rules.activations import (
 )
 from saliency_jax.attribution.backward_rules.flow import (
     CHOOSING,
-    PRODUCTS,
     REARRANGING,
     SUMMING,
     Flow,
@@ -33,7 +32,8 @@ from saliency_jax.attribution.backward_rules.flow import (
     refuse_unknown,
 )
 from saliency_jax.attribution.backward_rules.sums import Sum, Term, find_sums
-from saliency_jax.attribution.program import Atom, Program, Rewrite, bind
+from saliency_jax.attribution.division import quotient
+from saliency_jax.attribution.program import PRODUCTS, Atom, Program, Rewrite, bind
 from saliency_jax.errors import InputError
 
 
@@ -143,7 +143,7 @@ def _sum(found: Sum, flow: Flow, depths: dict[Var, int]) -> Rewrite:
             return (_signed(sharing[0], _handed_on(mass, *values)),)
         parts = [_signed(x, value) for x, value in zip(sharing, values, strict=True)]
         parts = [jnp.maximum(part * jnp.sign(mass), 0) for part in parts]
-        each = _quotient(mass, sum(parts))
+        each = quotient(mass, sum(parts))
         return tuple(
             _signed(x, _handed_on(part * each, value))
             for x, part, value in zip(sharing, parts, values, strict=True)
@@ -231,9 +231,5 @@ def _shared(linear: Callable, mass: Array, a: Array) -> Array:
     """
     a = jnp.maximum(a, 0)
     total, pull = jax.vjp(linear, a)
-    return a * pull(_quotient(mass, total))[0]
-
-
-def _quotient(mass: Float[Array, "..."], total: Float[Array, "..."]) -> Array:
-    """A quotient by what is not negative; 0 where that is 0."""
-    return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1), 0)
+    # Fast algorithms for convolutions may round a total of 0 to below that.
+    return a * pull(quotient(mass, jnp.maximum(total, 0)))[0]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal, Var
 
 from saliency_jax.attribution.backward_rules.activations import Activation
-from saliency_jax.attribution.program import Atom, Program, place
+from saliency_jax.attribution.program import PRODUCTS, Atom, Program, place
 from saliency_jax.errors import InputError
 
 # Linear, and no number of the result is the sum of several.
@@ -27,7 +27,6 @@ CHOOSING = (
     *("max", "min", "reduce_max", "reduce_min"),
     *("reduce_window_max", "reduce_window_min"),
 )
-PRODUCTS = ("conv_general_dilated", "dot_general")
 
 
 class Flow(NamedTuple):
@@ -45,14 +44,19 @@ class Flow(NamedTuple):
     held: tuple[JaxprEqn, ...]
     carrying: frozenset[Var]
 
-    def sources(self, equation: JaxprEqn) -> list[Atom]:
-        """The inputs that relevance flows to, one as often as it is read."""
-        return [x for x in equation.invars if carries(x, self.carrying)]
+    def sources(self, equation: JaxprEqn) -> list[Var]:
+        """The inputs that relevance flows to."""
+        return sources_of(equation, self.carrying)
 
 
 def carries(atom: Atom, carrying: Collection[Var]) -> bool:
     """Whether an atom is a variable of that collection; literals cannot be hashed."""
     return not isinstance(atom, Literal) and atom in carrying
+
+
+def sources_of(equation: JaxprEqn, carrying: Collection[Var]) -> list[Var]:
+    """The inputs that are of that collection, one as often as it is read."""
+    return [x for x in equation.invars if carries(x, carrying)]
 
 
 def find_flow(
@@ -105,7 +109,7 @@ def refuse_unknown(method: str, flow: Flow, known: Callable[[JaxprEqn], bool]) -
     """
     unknown = [x for x in flow.equations if not known(x)]
     if unknown:
-        names = dict.fromkeys(_described(equation, flow) for equation in unknown)
+        names = dict.fromkeys(_described(equation) for equation in unknown)
         raise InputError(
             f"{method} has no rule for {', '.join(names)}, through which the explained "
             f"score depends on the images: explain logits rather than probabilities, "
@@ -123,7 +127,7 @@ def is_linear(equation: JaxprEqn, flow: Flow) -> bool:
     return name in REARRANGING or name in SUMMING
 
 
-def _described(equation: JaxprEqn, flow: Flow) -> str:
+def _described(equation: JaxprEqn) -> str:
     name = equation.primitive.name
     if name in PRODUCTS or name == "mul":
         return f"{place(equation)} of two activations"

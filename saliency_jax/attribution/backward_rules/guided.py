@@ -6,14 +6,20 @@ Visualizing and understanding convolutional networks (arXiv 1311.2901).
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 from jaxtyping import Array, Float, Key
 
-from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    check_option,
+)
 from saliency_jax.attribution.backward_rules.activations import (
     activations,
     rectifiers_out_of_reach,
@@ -21,6 +27,7 @@ from saliency_jax.attribution.backward_rules.activations import (
     with_backward,
 )
 from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.gradients.at_layers import gradients_at
 from saliency_jax.attribution.layers import (
     INPUT,
     AskedLayer,
@@ -35,6 +42,10 @@ from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 AtZero = Literal["blocks", "passes"]
+
+Rule = Callable[..., Array]
+"""From an activation's function, the gradient at its result, its input and its
+constants to the gradient at its input."""
 
 
 def guided_backprop(
@@ -81,8 +92,7 @@ def guided_backprop(
       InputError: for arguments that do not fit each other or the classifier, or an
         activation inside a loop or a conditional, which has no place in the program.
     """
-    if at_zero not in ("blocks", "passes"):
-        raise InputError(f"at_zero={at_zero!r} is unknown: use 'blocks' or 'passes'")
+    check_option("at_zero", at_zero, get_args(AtZero))
     rule = _guided if at_zero == "blocks" else _guided_at_zero
     asked = ask(logits_fn, images, targets, batch_size)
     return in_batches(
@@ -143,14 +153,9 @@ def deconvnet(
     )
 
 
-Rule = Callable[..., Array]
-"""From an activation's function, the gradient at its result, its input and its
-constants to the gradient at its input."""
-
-
 def _guided(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
     _, slope = value_and_slope(phi, u, *constants)
-    return jnp.where((u > 0) & (gradient > 0), _through(gradient, slope), 0)
+    return jnp.where((u > 0) & (gradient > 0), gradient.astype(slope.dtype) * slope, 0)
 
 
 def _guided_at_zero(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
@@ -161,10 +166,6 @@ def _guided_at_zero(phi: Callable, gradient: Array, u: Array, *constants: Any) -
 
 def _deconv(phi: Callable, gradient: Array, u: Array, *constants: Any) -> Array:
     return jnp.maximum(gradient, 0).astype(u.dtype)
-
-
-def _through(gradient: Array, slope: Array) -> Array:
-    return gradient.astype(slope.dtype) * slope
 
 
 @partial(jax.jit, static_argnames=("rule", "reduction", "upsampling"))
@@ -179,10 +180,8 @@ def _ruled_gradient(
     classifier, layer = asked
     parts = cut(classifier, images, layer, targets, partial(_rewrites, rule))
     at = parts.activations(images)
-    gradients = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    return to_maps(
-        gradients.astype(jnp.float32), images.shape[1:3], reduction, upsampling
-    )
+    gradients = gradients_at(parts, images, at, targets)
+    return to_maps(gradients, images.shape[1:3], reduction, upsampling)
 
 
 def _rewrites(

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Var
 from jaxtyping import Array, Float
 
-from saliency_jax.attribution.backward_rules.flow import PRODUCTS, carries
+from saliency_jax.attribution.backward_rules.flow import carries, sources_of
 from saliency_jax.attribution.backward_rules.signs import non_negative
 from saliency_jax.attribution.backward_rules.sums import Sum, count_uses, find_sums
-from saliency_jax.attribution.program import Program, bind
+from saliency_jax.attribution.program import PRODUCTS, Program, bind
 
 _SHAPES = (
     *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "name"),
@@ -91,14 +91,14 @@ def find_linear_layers(
             continue
         source, kind, core = None, _kind(equation, program, carrying), (equation,)
         if kind != "sum" and kind is not None:
-            (source,) = _sources(equation, carrying)
+            (source,) = sources_of(equation, carrying)
         elif output in sums:
             terms = [x for x in sums[output].active if carries(x.atom, carrying)]
             if len(terms) < 2:
                 continue
             kind, source = "sum", _common_source(sums[output], makers, uses, carrying)
             if source is not None:
-                kind, core = "convolution", _between(program, source, output)
+                kind, core = "convolution", program.between(source, output)
         if kind is None:
             continue
         after = _affine_steps(output, only_reader, carrying, cuts)
@@ -118,7 +118,7 @@ def from_images(
         if equation is None or not _is_affine_step(equation, carrying, padding=True):
             return None
         steps.append(equation)
-        (variable,) = _sources(equation, carrying)
+        (variable,) = sources_of(equation, carrying)
     equations = (*reversed(steps), *layer.equations)
     return _layer(layer.kind, variable, False, equations, carrying)
 
@@ -244,14 +244,10 @@ def _kind(
     name, shape = equation.primitive.name, equation.outvars[0].aval.shape
     if name in _POOLINGS:
         return "pooling"
-    if name not in PRODUCTS or len(_sources(equation, carrying)) != 1:
+    if name not in PRODUCTS or len(sources_of(equation, carrying)) != 1:
         return None
     of_images = len(shape) == 2 and shape[0] == program.images.aval.shape[0]
     return "dense" if name == "dot_general" and of_images else "convolution"
-
-
-def _sources(equation: JaxprEqn, carrying: Collection[Var]) -> list[Var]:
-    return [x for x in equation.invars if carries(x, carrying)]
 
 
 def _common_source(
@@ -265,25 +261,13 @@ def _common_source(
             return None
         if not _is_affine_step(equation, carrying) or uses[term.atom] != 1:
             return None
-        (variable,) = _sources(equation, carrying)
+        (variable,) = sources_of(equation, carrying)
         shift = makers.get(variable)
         while shift is not None and shift.primitive.name == "slice":
             (variable,) = shift.invars
             shift = makers.get(variable)
         sources.add(variable)
     return sources.pop() if len(sources) == 1 else None
-
-
-def _between(program: Program, start: Var, end: Var) -> tuple[JaxprEqn, ...]:
-    needed, found = {end}, []
-    for equation in reversed(program.equations):
-        if needed.isdisjoint(equation.outvars) or start in equation.outvars:
-            continue
-        inputs = {x for x in equation.invars if program.is_active(x)}
-        if inputs:
-            found.append(equation)
-            needed |= inputs - {start}
-    return tuple(reversed(found))
 
 
 def _affine_steps(
@@ -307,7 +291,7 @@ def _is_affine_step(
     equation: JaxprEqn, carrying: Collection[Var], padding: bool = False
 ) -> bool:
     name = equation.primitive.name
-    if len(_sources(equation, carrying)) != 1:
+    if len(sources_of(equation, carrying)) != 1:
         return False
     if name == "div" or name == "pad":
         return carries(equation.invars[0], carrying) and (padding or name == "div")

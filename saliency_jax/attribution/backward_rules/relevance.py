@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    GivenTargets,
+    LogitsFn,
+    ask,
+    check_at_least,
+    check_option,
+)
 from saliency_jax.attribution.backward_rules.relevance_rules import (
     Bias,
     Rule,
@@ -17,7 +24,11 @@ from saliency_jax.attribution.backward_rules.relevance_rules import (
     rewrites,
 )
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.plain import origin
+from saliency_jax.attribution.gradients.at_layers import (
+    gradients_at,
+    is_input,
+    origin,
+)
 from saliency_jax.attribution.layers import (
     INPUT,
     AskedLayer,
@@ -118,14 +129,9 @@ def lrp(
 
 def _checked(rules: Rules) -> Rules:
     for name, choices in (("rule", Rule), ("bias", Bias), ("variant", Variant)):
-        value, known = getattr(rules, name), get_args(choices)
-        if value not in known:
-            raise InputError(f"{name}={value!r} is unknown: use one of {known}")
-    for name, lowest in (("epsilon", 0), ("gamma", 0), ("alpha", 1)):
-        if getattr(rules, name) < lowest:
-            raise InputError(
-                f"{name} is {getattr(rules, name)}: it must be at least {lowest}"
-            )
+        check_option(name, getattr(rules, name), get_args(choices))
+    check_at_least(0, epsilon=rules.epsilon, gamma=rules.gamma)
+    check_at_least(1, alpha=rules.alpha)
     captum_has_it = rules.rule == "gamma" or (rules.rule, rules.alpha) == (
         "alpha_beta",
         1,
@@ -150,9 +156,8 @@ def _relevance(
     classifier, layer = asked
     parts = cut(classifier, images, layer, targets, partial(rewrites, rules))
     at = parts.activations(images)
-    found = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    found = found.astype(jnp.float32)
-    if not is_box(rules, getattr(layer, "name", None) == INPUT):
+    found = gradients_at(parts, images, at, targets)
+    if not is_box(rules, is_input(layer)):
         found = found * (at.astype(jnp.float32) - origin(classifier, layer))
     total = jnp.sum(found, axis=(1, 2, 3))
     gap = _starting_relevance(parts, images, at, targets) - total

@@ -39,6 +39,7 @@ from saliency_jax.attribution.backward_rules.linear_layers import (
     find_linear_layers,
     from_images,
 )
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.program import Atom, Program, Rewrite, bind
 from saliency_jax.errors import InputError
 
@@ -68,8 +69,8 @@ def rewrites(
     Args:
       rules: which.
       program: a classifier.
-      start: of the layer whose relevance is asked for. By `relevance_of` its gradient
-        becomes its relevance.
+      start: of the layer whose relevance is asked for: its gradient times what it
+        gives, or, by `is_box`, its gradient.
       wanted: what is explained.
 
     Raises:
@@ -167,7 +168,7 @@ def _ratio(
 ) -> Float[Array, "..."]:
     """A quotient whose denominator is moved away from zero; 0 / 0 is 0."""
     moved = denominator + jnp.where(denominator < 0, -epsilon, epsilon)
-    return jnp.where(moved == 0, 0, numerator / jnp.where(moved == 0, 1, moved))
+    return quotient(numerator, moved)
 
 
 def _epsilon(epsilon: float, gradient: Array, z: Array) -> Array:

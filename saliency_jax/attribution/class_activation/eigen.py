@@ -18,6 +18,7 @@ from saliency_jax.attribution.asking import (
     check_option,
 )
 from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.layers import AskedLayer, Layer, as_layer, cut
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
 from saliency_jax.models.classifier import Classifier
@@ -104,15 +105,14 @@ def _on_first_component(pixels: Float[Array, "P D"]) -> Float[Array, "P"]:
     From the smaller of the two Gram matrices, since only one vector is wanted: a full
     decomposition of 50 positions and 2,000 channels has far more.
     """
-    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    product = partial(jnp.matmul, precision="highest")
     if pixels.shape[0] < pixels.shape[1]:
         _, vectors = jnp.linalg.eigh(product(pixels, pixels.T))
         direction = product(vectors[:, -1], pixels)
     else:
         _, vectors = jnp.linalg.eigh(product(pixels.T, pixels))
         direction = vectors[:, -1]
-    length = jnp.linalg.norm(direction)
-    # Rounding has no direction: all positions are alike, and the map is zero.
-    direction = jnp.where(length > 0, direction / jnp.where(length > 0, length, 1), 0)
+    # Of length 0 where all positions are alike: then the map is zero.
+    direction = quotient(direction, jnp.linalg.norm(direction))
     sign = jnp.where(jnp.sum(direction) < 0, -1.0, 1.0)
     return sign * product(pixels, direction)

@@ -21,7 +21,8 @@ from saliency_jax.attribution.asking import (
     check_option,
 )
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.plain import layer_gradients
+from saliency_jax.attribution.division import quotient
+from saliency_jax.attribution.gradients.at_layers import layer_gradients
 from saliency_jax.attribution.layers import AskedLayer, Layer, Targets, as_layer
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
 from saliency_jax.errors import InputError
@@ -294,7 +295,7 @@ def _fused(
         _layer_cam(*layer_gradients(classifier, images, targets, layer))
         for layer in layers
     ]
-    maps = [_quotient(x, jnp.max(x, axis=(1, 2), keepdims=True)) for x in maps]
+    maps = [quotient(x, jnp.max(x, axis=(1, 2), keepdims=True)) for x in maps]
     maps[:shallow] = [jnp.tanh(gamma * x) for x in maps[:shallow]]
     if upsampling is None:
         size = tuple(max(x.shape[i] for x in maps) for i in (1, 2))
@@ -302,12 +303,6 @@ def _fused(
     else:
         size = images.shape[1:3]
     return jnp.max(jnp.stack([upsampled(x, size, upsampling) for x in maps]), axis=0)
-
-
-def _quotient(x: Float[Array, "..."], by: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x / by, and 0 where that is not defined."""
-    defined = by != 0
-    return jnp.where(defined, x / jnp.where(defined, by, 1.0), 0.0)
 
 
 def _weighted(
@@ -332,16 +327,16 @@ def _grad_cam_plus_plus(
     """See `grad_cam_plus_plus`; the quotient is reduced by the gradient's square."""
     positive = jax.nn.relu(gradients)
     denominator = 2 + gradients * pooled(maps, axis=(1, 2), keepdims=True)
-    shares = jnp.where(positive > 0, _quotient(jnp.ones_like(maps), denominator), 0.0)
+    shares = jnp.where(positive > 0, quotient(jnp.ones_like(maps), denominator), 0.0)
     if normalised:
-        shares = _quotient(shares, jnp.sum(shares, axis=(1, 2), keepdims=True))
+        shares = quotient(shares, jnp.sum(shares, axis=(1, 2), keepdims=True))
     weights = pooled(shares * positive, axis=(1, 2), keepdims=True)
     return jax.nn.relu(_weighted(maps, weights))
 
 
 def _xgrad_cam(maps: LayerMaps, gradients: LayerMaps) -> Float[Array, "B h w"]:
     total = lambda x: jnp.sum(x, axis=(1, 2), keepdims=True)
-    weights = _quotient(total(maps * gradients), total(maps))
+    weights = quotient(total(maps * gradients), total(maps))
     return jax.nn.relu(_weighted(maps, weights))
 
 

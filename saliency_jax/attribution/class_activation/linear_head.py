@@ -17,6 +17,7 @@ from saliency_jax.attribution.asking import (
     check_option,
 )
 from saliency_jax.attribution.batching import in_batches, is_traced
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.layers import (
     AskedLayer,
     Layer,
@@ -59,7 +60,7 @@ def cam(
     its values are not known, it is not checked.
 
     Args:
-      logits_fn: as for `class_activation.grad_cam`.
+      logits_fn: as for `grad_cam`.
       images: as for `grad_cam`.
       targets: as for `grad_cam`; a function must be linear.
       key: not used; all methods take one.
@@ -121,10 +122,8 @@ def _cam(
     summed = jnp.sum(weights * maps.astype(jnp.float32), axis=-1)
     if variant == "relu":
         summed = jax.nn.relu(summed)
-    return (
-        upsampled(summed, images.shape[1:3], upsampling),
-        unevenness / jnp.maximum(greatest, jnp.finfo(jnp.float32).tiny),
-    )
+    maps = upsampled(summed, images.shape[1:3], upsampling)
+    return maps, quotient(unevenness, greatest)
 
 
 def _is_linear(function: Callable, at: Float[Array, "..."]) -> bool:

@@ -8,38 +8,31 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from saliency_jax.attribution.asking import (
     GivenImages,
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
     check_option,
-    probabilities,
     with_targets,
 )
-from saliency_jax.attribution.batching import (
-    chunks,
-    in_batches,
-    pairs_of_chunk,
-    repeat,
-    rows_of,
-)
-from saliency_jax.attribution.gradients.plain import origin
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.layers import (
-    INPUT,
     AskedLayer,
     Layer,
-    NamedLayer,
     Targets,
     Unit,
     as_layer,
     cut,
-    target_scores,
 )
 from saliency_jax.attribution.maps import Maps, Upsampling, upsampled
+from saliency_jax.attribution.scores import scores_of
 from saliency_jax.errors import InputError
+from saliency_jax.masking import mean_infill
 from saliency_jax.models.classifier import Classifier
 
 Channels = Float[Array, "B D h w"]
@@ -92,10 +85,8 @@ def score_cam(
       InputError: for arguments that do not fit each other or the classifier.
     """
     check_option("variant", variant, ("paper", "author"))
-    if max_channels is not None and max_channels < 1:
-        raise InputError(
-            f"max_channels is {max_channels}: it must be at least 1, or None"
-        )
+    if max_channels is not None:
+        check_at_least(1, max_channels=max_channels)
     if variant == "author" and isinstance(targets, Unit):
         raise InputError(
             "variant='author' weighs channels by a probability, which a hidden unit "
@@ -109,14 +100,16 @@ def score_cam(
         asked.images,
         max_channels=max_channels,
     )
-    scores = repeat(
+    scores = over_samples(
         _with_scores,
         jnp.zeros(channels.shape[:2]),
-        chunks(*channels.shape[:2], asked.batch_size),
+        *channels.shape[:2],
+        asked.batch_size,
         channels,
-        (asked.classifier, asked.images, asked.targets),
-        size=asked.batch_size,
-        variant=variant,
+        asked.classifier,
+        asked.images,
+        asked.targets,
+        output="probability" if variant == "author" else "logit",
     )
     return _summed(
         channels,
@@ -127,7 +120,7 @@ def score_cam(
     )
 
 
-@partial(jax.jit, static_argnames=("max_channels",))
+@partial(jax.jit, static_argnames="max_channels")
 def _channels(
     asked: tuple[Classifier, AskedLayer],
     images: Float[Array, "B H W C"],
@@ -143,31 +136,28 @@ def _channels(
     return jnp.take_along_axis(channels, greatest[:, :, None, None], axis=1)
 
 
-@partial(jax.jit, static_argnames=("size", "variant"))
+@partial(jax.jit, static_argnames=("size", "samples", "output"))
 def _with_scores(
     scores: Float[Array, "B D"],
-    i: Array,
+    i: Int[Array, ""],
     channels: Channels,
-    asked: tuple[Classifier, Float[Array, "B H W C"], Targets],
+    classifier: Classifier,
+    images: Float[Array, "B H W C"],
+    targets: Targets,
     size: int,
-    variant: str,
+    samples: int,
+    output: str,
 ) -> Float[Array, "B D"]:
     """Fills in the scores of the i-th chunk of pairs of an image and a channel."""
-    classifier, *per_image = asked
-    rows, samples = pairs_of_chunk(i, size, len(channels))
-    images, targets = rows_of(per_image, rows)
-    masks = upsampled(channels[rows, samples], images.shape[1:3], "bilinear")
-    lowest = jnp.min(masks, axis=(1, 2), keepdims=True)
-    range_ = jnp.max(masks, axis=(1, 2), keepdims=True) - lowest
-    masks = (masks - lowest) / jnp.where(range_ > 0, range_, 1.0)
-    mean = origin(classifier, NamedLayer(INPUT))
+    chunk = chunk_of(i, size, len(images), samples)
+    images, targets = chunk.of((images, targets))
+    chosen = channels[chunk.rows, chunk.samples]
+    masks = upsampled(chosen, images.shape[1:3], "bilinear")
+    masks = masks - jnp.min(masks, axis=(1, 2), keepdims=True)
+    masks = quotient(masks, jnp.max(masks, axis=(1, 2), keepdims=True))
+    mean = mean_infill(classifier.mean)
     masked = mean + masks[..., None] * (images - mean)
-    if variant == "author":
-        found = target_scores(probabilities(classifier, masked), targets)
-    else:
-        whole = cut(classifier, masked, NamedLayer(INPUT), targets)
-        found = whole.scores(masked, masked, targets)
-    return scores.at[rows, samples].set(found.astype(jnp.float32), mode="drop")
+    return chunk.put(scores, scores_of(classifier, masked, targets, output))
 
 
 @partial(jax.jit, static_argnames=("size", "variant", "upsampling"))
@@ -184,9 +174,7 @@ def _summed(
     else:
         shown = jnp.where(varies, scores, -jnp.inf)
         weights = jnp.where(varies, jax.nn.softmax(shown, axis=-1), 0.0)
-    summed = jnp.einsum(
-        "bd,bdhw->bhw", weights, channels, precision=jax.lax.Precision.HIGHEST
-    )
+    summed = jnp.einsum("bd,bdhw->bhw", weights, channels, precision="highest")
     if variant == "author":
         return jax.nn.relu(upsampled(summed, size, upsampling))
     return upsampled(jax.nn.relu(summed), size, upsampling)

@@ -5,7 +5,7 @@ Xu, Venugopalan and Sundararajan: Attribution in scale and space (arXiv 2004.033
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,15 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
+    check_positive,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.sampling import (
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.gradients.at_layers import (
     activations,
     activations_shape,
-    check_count,
-    chunk_of,
-    even_size,
-    over_samples,
 )
 from saliency_jax.attribution.gradients.shares import (
     Aux,
@@ -44,7 +43,7 @@ from saliency_jax.attribution.layers import (
     cut,
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling
-from saliency_jax.errors import InputError
+from saliency_jax.masking import mean_infill
 from saliency_jax.models.classifier import Classifier
 
 Spacing = Literal["linear", "square_root"]
@@ -85,7 +84,7 @@ def blur_integrated_gradients(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many blurred images go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       steps: parts of the path.
       max_sigma: of the first blur, in pixels.
       spacing: of the standard deviations: "linear", or "square_root", in equal steps of
@@ -103,14 +102,13 @@ def blur_integrated_gradients(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    check_count("steps", steps)
-    if max_sigma <= 0:
-        raise InputError(f"max_sigma is {max_sigma}: it must be above 0")
+    check_at_least(1, steps=steps)
+    check_positive(max_sigma=max_sigma)
     sigmas(steps, max_sigma, spacing)
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     maps, aux = in_batches(
         _along_blurs,
-        even_size(len(images), asked.batch_size),
+        asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT)),
         asked.images,
         asked.targets,
@@ -133,11 +131,8 @@ def sigmas(
     Raises:
       InputError: the spacing is unknown.
     """
+    check_option("spacing", spacing, get_args(Spacing))
     parts = np.linspace(0, 1, steps + 1, dtype=np.float32)
-    if spacing not in ("linear", "square_root"):
-        raise InputError(
-            f"spacing={spacing!r} is unknown: use 'linear' or 'square_root'"
-        )
     return max_sigma * (parts if spacing == "linear" else np.sqrt(parts))
 
 
@@ -206,7 +201,7 @@ def _blurred(
     max_sigma: float,
 ) -> Float[Array, "B H W C"]:
     """Each image blurred by its standard deviation; the mean colour is around it."""
-    mean = jnp.asarray(classifier.mean, jnp.float32)[None, None, None]
+    mean = mean_infill(classifier.mean)
     rows, columns = (
         jax.vmap(lambda sigma, side=side: _blur_matrix(side, sigma, max_sigma))(sigmas)
         for side in images.shape[1:3]

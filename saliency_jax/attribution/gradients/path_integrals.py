@@ -5,7 +5,7 @@ Sundararajan, Taly and Yan: Axiomatic attribution for deep networks (arXiv 1703.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,12 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.sampling import (
-    activations,
-    check_count,
-    chunk_of,
-    even_size,
-    over_samples,
-)
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.gradients.at_layers import activations
 from saliency_jax.attribution.gradients.shares import (
     Aux,
     MapsAndGap,
@@ -84,7 +80,7 @@ def integrated_gradients(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many points of lines go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       steps: points on each line; at least 2 for "trapezoid".
       baseline: what counts as nothing; see `Baseline`.
       quadrature: "midpoint" of equal parts; "gauss_legendre" as captum's default;
@@ -106,7 +102,7 @@ def integrated_gradients(
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     maps, aux = in_batches(
         _on_lines,
-        even_size(len(images), asked.batch_size),
+        asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT)),
         asked.images,
         _baselines(asked.classifier, asked.images, baseline),
@@ -129,21 +125,21 @@ def nodes_and_weights(
     Raises:
       InputError: there are too few steps, or the rule is unknown.
     """
-    check_count("steps", steps)
+    check_option("quadrature", quadrature, get_args(Quadrature))
+    check_at_least(1, steps=steps)
     if quadrature == "midpoint":
         nodes, weights = (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
     elif quadrature == "gauss_legendre":
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         nodes, weights = (nodes + 1) / 2, weights / 2
-    elif quadrature == "trapezoid":
-        check_count("steps of the trapezoid rule", steps, 2)
+    else:
+        if steps < 2:
+            raise InputError(
+                "steps of the trapezoid rule is 1: it must be at least 2, since both "
+                "ends of the line are among them"
+            )
         nodes, weights = np.linspace(0, 1, steps), np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
-    else:
-        raise InputError(
-            f"quadrature={quadrature!r} is unknown: use 'midpoint', 'gauss_legendre' "
-            f"or 'trapezoid'"
-        )
     return nodes.astype(np.float32), weights.astype(np.float32)
 
 

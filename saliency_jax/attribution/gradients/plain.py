@@ -7,19 +7,17 @@ section 3.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from saliency_jax.attribution.asking import GivenImages, GivenTargets, LogitsFn, ask
 from saliency_jax.attribution.batching import in_batches
+from saliency_jax.attribution.gradients.at_layers import layer_gradients, origin
 from saliency_jax.attribution.layers import (
     INPUT,
     AskedLayer,
-    Cut,
     Layer,
     Targets,
     as_layer,
-    cut,
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
 from saliency_jax.models.classifier import Classifier
@@ -133,36 +131,3 @@ def _gradient(
     if times_input:
         gradients = gradients * (at - origin(classifier, layer))
     return to_maps(gradients, images.shape[1:3], reduction, upsampling)
-
-
-def layer_gradients(
-    classifier: Classifier,
-    images: Float[Array, "B H W C"],
-    targets: Targets,
-    layer: AskedLayer,
-) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """What a layer gives, and the gradient of the scores with respect to it.
-
-    Images do not meet in a classifier, so the gradient of the sum has that of each.
-    """
-    parts = cut(classifier, images, layer, targets)
-    at = parts.activations(images)
-    return at.astype(jnp.float32), gradients_at(parts, images, at, targets)
-
-
-def gradients_at(
-    parts: Cut,
-    images: Float[Array, "B H W C"],
-    at: Float[Array, "B h w D"],
-    targets: Targets,
-) -> Float[Array, "B h w D"]:
-    """The gradient of the scores where the layer gives something else, in float32."""
-    gradients = jax.grad(lambda at: jnp.sum(parts.scores(images, at, targets)))(at)
-    return gradients.astype(jnp.float32)
-
-
-def origin(classifier: Classifier, layer: AskedLayer) -> Float[Array, "1 1 1 _"]:
-    """What counts as nothing: the mean colour of images, zero at a layer."""
-    if getattr(layer, "name", None) == INPUT:
-        return jnp.asarray(classifier.mean, jnp.float32)[None, None, None]
-    return jnp.zeros((1, 1, 1, 1))

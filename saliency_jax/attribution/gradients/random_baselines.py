@@ -15,17 +15,12 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
     key_or_default,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.sampling import (
-    activations,
-    check_count,
-    chunk_of,
-    even_size,
-    over_samples,
-)
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.gradients.at_layers import activations
 from saliency_jax.attribution.gradients.shares import (
     Aux,
     MapsAndGap,
@@ -81,7 +76,7 @@ def expected_gradients(
       key: of the draws, which are the same for all images of a batch; None is
         `jax.random.key(0)`.
       batch_size: how many points of lines go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       samples: random points for each image.
       references: `[R, H, W, C]`, from which each sample draws one, such as training
         images; None: images of uniform noise in [0, 1].
@@ -99,7 +94,7 @@ def expected_gradients(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    check_count("samples", samples)
+    check_at_least(1, samples=samples)
     if references is not None:
         if references.shape[1:] != images.shape[1:] or not len(references):
             raise InputError(
@@ -110,7 +105,7 @@ def expected_gradients(
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     maps, aux = in_batches(
         _from_references,
-        even_size(len(images), asked.batch_size),
+        asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT), key_or_default(key), references),
         asked.images,
         asked.targets,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from saliency_jax.attribution.gradients.plain import gradients_at
+from saliency_jax.attribution.gradients.at_layers import gradients_at
 from saliency_jax.attribution.layers import AskedLayer, Cut, Targets, cut
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
 from saliency_jax.models.classifier import Classifier

@@ -18,17 +18,16 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     Question,
     ask,
+    by_channel,
+    check_at_least,
     key_or_default,
+    keys_of,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.plain import layer_gradients
-from saliency_jax.attribution.gradients.sampling import (
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.gradients.at_layers import (
     activations_shape,
-    check_count,
-    chunk_of,
-    even_size,
-    over_samples,
+    layer_gradients,
 )
 from saliency_jax.attribution.layers import (
     INPUT,
@@ -38,7 +37,6 @@ from saliency_jax.attribution.layers import (
     as_layer,
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
-from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 Sigma = float | Float[Array | np.ndarray, "_"] | None
@@ -88,7 +86,7 @@ def smooth_grad(
       key: of the noise, which is the same for all images of a batch, but for its size;
         None is `jax.random.key(0)`.
       batch_size: how many noisy images go through the classifier at once; None means
-        32, or as many as there are images.
+        32, or all images if they are more.
       samples: noisy copies of each image.
       noise_level: the noise's standard deviation as a share of an image's range.
       sigma: the standard deviation itself, of images in [0, 1], instead of
@@ -233,11 +231,11 @@ def _of_noisy(
     upsampling: Upsampling,
 ) -> Maps:
     """Maps of one statistic of the gradients."""
-    check_count("samples", samples)
+    check_at_least(1, samples=samples)
     asked = with_targets(asked)
     return in_batches(
         _of_batch,
-        even_size(len(asked.images), asked.batch_size),
+        asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT), key_or_default(key)),
         asked.images,
         _deviations(asked.images, noise_level, sigma),
@@ -255,19 +253,12 @@ def _deviations(
 ) -> Float[Array, "B 1 1 _"]:
     """The standard deviation of the noise on each image."""
     if sigma is None:
-        if noise_level < 0:
-            raise InputError(f"noise_level is {noise_level}: it must be at least 0")
+        check_at_least(0, noise_level=noise_level)
         axes = (1, 2, 3)
         lowest, greatest = (f(images, axes, keepdims=True) for f in (jnp.min, jnp.max))
         return noise_level * (greatest - lowest)
-    channels = images.shape[-1]
-    if jnp.shape(sigma) not in ((), (channels,)):
-        raise InputError(
-            f"sigma of shape {jnp.shape(sigma)}: expected a number, or one for each of "
-            f"{channels} channels"
-        )
-    sigma = jnp.asarray(sigma, jnp.float32).reshape(1, 1, 1, -1)
-    return jnp.broadcast_to(sigma, (len(images), 1, 1, sigma.shape[-1]))
+    sigma = by_channel("sigma", sigma, images.shape[-1])
+    return jnp.broadcast_to(sigma, (len(images), 1, 1, len(sigma)))
 
 
 def _of_batch(
@@ -308,8 +299,8 @@ def _add_chunk(
 ) -> _Moments:
     classifier, layer, key = asked
     chunk = chunk_of(i, size, len(images), samples)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(chunk.samples)
-    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+    draw = lambda key: jax.random.normal(key, images.shape[1:])
+    noise = jax.vmap(draw)(keys_of(key, chunk.samples))
     noisy = chunk.of(images) + chunk.of(deviations) * noise
     _, gradients = layer_gradients(classifier, noisy, chunk.of(targets), layer)
 

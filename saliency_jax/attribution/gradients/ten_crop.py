@@ -18,13 +18,10 @@ from saliency_jax.attribution.asking import (
     ask,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.gradients.plain import layer_gradients
-from saliency_jax.attribution.gradients.sampling import (
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
+from saliency_jax.attribution.gradients.at_layers import (
     activations_shape,
-    chunk_of,
-    even_size,
-    over_samples,
+    layer_gradients,
 )
 from saliency_jax.attribution.layers import (
     INPUT,
@@ -67,7 +64,7 @@ def ten_crop_gradient(
         image. The position of a `Unit` counts in the layer's maps of each crop.
       key: not used; all methods take one.
       batch_size: how many crops go through the classifier at once; None means 32, or
-        as many as there are images.
+        all images if they are more.
       crop_size: height and width of a crop, in pixels; None means 7/8 of the image's,
         which are 224 of 256 and 196 of 224.
       resize: whether a crop is made as large as the image, bilinearly, before the
@@ -91,7 +88,7 @@ def ten_crop_gradient(
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     return in_batches(
         _of_batch,
-        even_size(len(images), asked.batch_size),
+        asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT)),
         asked.images,
         asked.targets,

@@ -20,8 +20,18 @@ def interpolation(cells: int, pixels: int) -> Float[Array, "P h"]:
     return jnp.asarray(weights, jnp.float32)
 
 
-def upsampling(size: int, cells: int, blur: float, method: str) -> np.ndarray:
-    """A line of cells to pixels, and the blur, as one matrix `[size, cells]`."""
+def upsampling(
+    size: int, cells: int, blur: float, method: str
+) -> Float[np.ndarray, "P h"]:
+    """A line of cells to one of pixels, and their blur, as one matrix.
+
+    Args:
+      size: pixels.
+      cells: of the line.
+      blur: standard deviation, in pixels.
+      method: "nearest", or "aligned", between the middles of the first and the last
+        cell.
+    """
     pixels = np.arange(size)[:, None]
     if method == "nearest":
         matrix = (pixels * cells // size == np.arange(cells)).astype(np.float32)

@@ -7,7 +7,7 @@ smooth masks (arXiv 1910.08485), with the constants of the authors' TorchRay.
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,30 +19,30 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
+    check_positive,
+    classes_only,
     with_targets,
 )
-from saliency_jax.attribution.batching import in_batches, repeat
-from saliency_jax.attribution.layers import Targets
-from saliency_jax.attribution.optimised_masks.blending import (
-    at_least,
-    blurred_by,
-    classes_only,
-    edited_scores,
-    of_each_image,
-    scaled,
-)
+from saliency_jax.attribution.batching import in_batches, of_each_image, repeat
+from saliency_jax.attribution.layers import Targets, target_scores
+from saliency_jax.attribution.optimised_masks.blending import blurred_by, scaled
 from saliency_jax.attribution.optimised_masks.coarse_masks import (
     BLUR_REACH,
     smooth_maximum,
 )
+from saliency_jax.attribution.scores import scores_of
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
 MOMENTUM = 0.9
 COLDEST = 80.0
-VARIANTS = ("preserve", "delete", "dual")
-REWARDS = ("logit", "contrastive")
+
+Variant = Literal["preserve", "delete", "dual"]
+
+Reward = Literal["logit", "contrastive"]
 
 
 class Constants(NamedTuple):
@@ -79,13 +79,13 @@ def extremal_perturbation(
     *,
     key: Key[Array, ""] | None = None,
     batch_size: int | None = None,
-    variant: Literal["preserve", "delete", "dual"] = "preserve",
+    variant: Variant = "preserve",
     areas: float | Sequence[float] = 0.1,
     steps: int = 800,
     learning_rate: float = 0.01,
     area_weight: float = 300.0,
     area_growth: float = 1.0035,
-    reward: Literal["logit", "contrastive"] = "logit",
+    reward: Reward = "logit",
     cell: float = 7.0,
     sigma: float = 21.0,
     coldness: float = 20.0,
@@ -117,8 +117,8 @@ def extremal_perturbation(
       targets: a class, or one for each image; a function from an image's logits `[K]`
         to a number; a `Unit` of a layer; None for the predicted class.
       key: not used; all methods take one.
-      batch_size: how many edited images go through the classifier at once, at least
-        the two of one mask for "dual"; None means 32, or as many as there are images.
+      batch_size: how many edited images go through the classifier at once, at least the
+        two of one mask for "dual"; None means 32, or all images if they are more.
       variant: see above.
       areas: the share of the image that a mask shows; of several, the masks are summed,
         as in the pointing game with (0.025, 0.05, 0.1, 0.2).
@@ -192,19 +192,16 @@ def extremal_perturbation(
 
 
 def _check(constants: Constants, areas: tuple[float, ...], smooth: float) -> None:
-    for name, values in {"variant": VARIANTS, "reward": REWARDS}.items():
-        if (value := getattr(constants, name)) not in values:
-            raise InputError(f"{name}={value!r} is unknown: use one of {values}")
+    check_option("variant", constants.variant, get_args(Variant))
+    check_option("reward", constants.reward, get_args(Reward))
     if not areas or not all(0 < area <= 1 for area in areas):
         raise InputError(f"areas={areas}: expected shares of the image, above 0 to 1")
-    at_least(1, steps=constants.steps)
-    at_least(2, levels=constants.levels)
-    at_least(0, margin=constants.margin, blur=constants.blur, smooth=smooth)
-    for name in ("cell", "sigma", "coldness"):
-        if getattr(constants, name) <= 0:
-            raise InputError(
-                f"{name} is {getattr(constants, name)}: it must be positive"
-            )
+    check_at_least(1, steps=constants.steps)
+    check_at_least(2, levels=constants.levels)
+    check_at_least(0, margin=constants.margin, blur=constants.blur, smooth=smooth)
+    check_positive(
+        cell=constants.cell, sigma=constants.sigma, coldness=constants.coldness
+    )
     if constants.coldness > COLDEST:
         raise InputError(
             f"coldness is {constants.coldness}: it must be at most {COLDEST}, so that "
@@ -313,17 +310,12 @@ def _reward(
     targets: Targets,
     reward: str,
 ) -> Float[Array, "B"]:
-    def of_classes(
-        edited: Float[Array, "B H W C"], classes: Int[Array, "B"]
-    ) -> Float[Array, "B"]:
-        logits = classifier(edited).astype(jnp.float32)
-        chosen = jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
-        if reward == "logit":
-            return chosen
-        is_chosen = jnp.arange(logits.shape[-1])[None] == classes[:, None]
-        return chosen - jnp.max(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
-
-    return edited_scores(classifier, edited, targets, of_classes)
+    if reward == "logit":
+        return scores_of(classifier, edited, targets, "logit")
+    logits = classifier(edited).astype(jnp.float32)
+    is_chosen = jnp.arange(logits.shape[-1])[None] == targets[:, None]
+    best_other = jnp.max(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
+    return target_scores(logits, targets) - best_other
 
 
 @partial(jax.jit, static_argnames="constants")

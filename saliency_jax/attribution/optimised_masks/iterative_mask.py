@@ -20,11 +20,14 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_images,
+    classes_only,
     key_or_default,
+    keys_of,
     with_targets,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
-from saliency_jax.attribution.optimised_masks.blending import at_least, classes_only
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.masker import upsample
@@ -69,7 +72,7 @@ class IterativeOptions:
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations, mask_size=self.mask_size)
+        check_at_least(1, iterations=self.iterations, mask_size=self.mask_size)
 
 
 def iterative_masks(
@@ -94,8 +97,8 @@ def iterative_masks(
       images: RGB `[B, H, W, 3]`, `uint8` or floats in [0, 1].
       targets: a class, or one for each image; None for the predicted class.
       key: an image's draws depend on it and on the image's place.
-      batch_size: how many edited images go through the classifier at once, at least
-        the two of one mask; None means 32, or as many as there are images.
+      batch_size: how many edited images go through the classifier at once, at least the
+        two of one mask; None means 32, or all images if they are more.
       places: a number for each image, such as its place in a data set, so that each has
         draws of its own whatever it is in a batch with. None: all have the same draws.
       options: the objective, the removal and the descent.
@@ -106,10 +109,7 @@ def iterative_masks(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise InputError(
-            f"images of shape {images.shape}: expected [B, H, W, 3], RGB, at least one"
-        )
+    check_images(images, channels=3)
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     classes = classes_only("iterative_masks", asked.targets)
     count = len(asked.images)
@@ -148,7 +148,7 @@ def _optimised(
         classifier,
         images,
         targets,
-        _keys(key, places),
+        keys_of(key, places),
         options=options,
     )
     return _drawn(channels, size)
@@ -156,11 +156,6 @@ def _optimised(
 
 def _optimiser(options: IterativeOptions) -> optax.GradientTransformation:
     return optax.sgd(options.learning_rate, options.momentum, nesterov=True)
-
-
-@jax.jit
-def _keys(key: Key[Array, ""], places: Int[Array, "B"]) -> Key[Array, "B"]:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
 
 
 @partial(jax.jit, static_argnames="size")

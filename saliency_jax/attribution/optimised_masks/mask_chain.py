@@ -5,7 +5,7 @@ authors' code (shailja-thakur/explainability-project).
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,27 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
+    classes_only,
     key_or_default,
-    probabilities,
+    keys_of,
     with_targets,
 )
-from saliency_jax.attribution.batching import chunks, even_size, pairs_of_chunk, repeat
-from saliency_jax.attribution.gradients.plain import origin
-from saliency_jax.attribution.layers import INPUT, NamedLayer
-from saliency_jax.attribution.optimised_masks.blending import at_least, classes_only
+from saliency_jax.attribution.batching import Chunk, chunk_of, over_samples, repeat
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.optimised_masks.coarse_masks import (
     in_cells,
     interpolation,
 )
-from saliency_jax.errors import InputError
+from saliency_jax.attribution.scores import scores_of
+from saliency_jax.masking import masked_in, mean_infill
 from saliency_jax.models.classifier import Classifier
 
-VARIANTS = ("author", "paper")
-POSTPROCESSES = ("script", "notebook", None)
+Variant = Literal["author", "paper"]
+
+Postprocess = Literal["script", "notebook", None]
+
 SCRIPT_SHARE = 0.96
 POINTS = 20
 """Of the convergence curve."""
@@ -44,7 +48,6 @@ class Constants(NamedTuple):
 
     variant: str
     steps: int
-    chains: int
     grid: int
     on_share: float
     learning_rate: float
@@ -87,7 +90,7 @@ def mask_estimation(
     *,
     key: Key[Array, ""] | None = None,
     batch_size: int | None = None,
-    variant: Literal["author", "paper"] = "author",
+    variant: Variant = "author",
     steps: int = 500,
     chains: int = 10,
     grid: int = 8,
@@ -95,7 +98,7 @@ def mask_estimation(
     learning_rate: float = 0.02,
     roughness_rate: float = 0.1,
     floor: float = 0.1,
-    postprocess: Literal["script", "notebook"] | None = None,
+    postprocess: Postprocess = None,
     return_aux: bool = False,
 ) -> Float[Array, "B H W"] | tuple[Float[Array, "B H W"], dict[str, Array]]:
     """How long a random walk over masks shows each pixel: it stays where the class is.
@@ -124,8 +127,8 @@ def mask_estimation(
       images: `[B, H, W, C]`, `uint8` or floats in [0, 1].
       targets: a class, or one for each image; None for the predicted class.
       key: of the draws; those of a chain are the same for all images.
-      batch_size: how many chains, of all images, run at once; None means 32, or as many
-        as there are images.
+      batch_size: how many chains, of all images, run at once; None means 32, or all
+        images if they are more.
       variant: see above.
       steps: of each chain.
       chains: of each image.
@@ -147,42 +150,31 @@ def mask_estimation(
     Raises:
       InputError: for arguments that do not fit each other or the classifier.
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r} is unknown: use one of {VARIANTS}")
-    if postprocess not in POSTPROCESSES:
-        raise InputError(
-            f"postprocess={postprocess!r} is unknown: use one of {POSTPROCESSES}"
-        )
-    at_least(1, steps=steps, chains=chains, grid=grid)
+    check_option("variant", variant, get_args(Variant))
+    check_option("postprocess", postprocess, get_args(Postprocess))
+    check_at_least(1, steps=steps, chains=chains, grid=grid)
     constants = Constants(
-        variant,
-        steps,
-        chains,
-        grid,
-        on_share,
-        learning_rate,
-        roughness_rate,
-        floor,
+        variant, steps, grid, on_share, learning_rate, roughness_rate, floor
     )
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     classes = classes_only("mask_estimation", asked.targets)
     count = len(asked.images)
-    at_once = even_size(count * chains, asked.batch_size)
     points = min(POINTS, steps)
     sums = Sums(
         jnp.zeros(asked.images.shape[:3]),
         jnp.zeros((count, chains, steps)),
         jnp.zeros((count, chains, points, grid, grid)),
     )
-    sums = repeat(
+    sums = over_samples(
         _run_chunk,
         sums,
-        chunks(count, chains, at_once),
+        count,
+        chains,
+        asked.batch_size,
         asked.classifier,
         asked.images,
         classes,
         key_or_default(key),
-        at_once=at_once,
         constants=constants,
     )
     maps = _postprocessed(sums.maps, postprocess)
@@ -196,28 +188,22 @@ def _run_chunk(
     images: Float[Array, "B H W C"],
     classes: Int[Array, "B"],
     key: Key[Array, ""],
-    at_once: int,
+    size: int,
+    samples: int,
     constants: Constants,
 ) -> Sums:
-    rows, numbers = pairs_of_chunk(i, at_once, len(images))
-    keys = _keys(key, numbers)
-    chain = _begin(keys, images, constants)
+    chunk = chunk_of(i, size, len(images), samples)
+    keys = keys_of(key, chunk.samples)
     chain = repeat(
         _step,
-        chain,
+        _begin(keys, images, constants),
         constants.steps,
         classifier,
-        images[rows],
-        classes[rows],
+        *chunk.of((images, classes)),
         keys,
         constants=constants,
     )
-    return _collected(sums, chain, rows, numbers)
-
-
-@jax.jit
-def _keys(key: Key[Array, ""], numbers: Int[Array, "I"]) -> Key[Array, "I"]:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    return _collected(sums, chain, chunk)
 
 
 @partial(jax.jit, static_argnames="constants")
@@ -271,10 +257,8 @@ def _step(
     keys: Key[Array, "I"],
     constants: Constants,
 ) -> Chain:
-    keep = chain.shown[..., None]
-    nothing = origin(classifier, NamedLayer(INPUT))
-    chosen = probabilities(classifier, keep * images + (1.0 - keep) * nothing)
-    now = jnp.take_along_axis(chosen, classes[:, None], axis=-1)[:, 0]
+    edited = masked_in(images, chain.shown, mean_infill(classifier.mean))
+    now = scores_of(classifier, edited, classes, "probability")
     change = jnp.abs(now - chain.probability)
     on = _walked(keys, i, chain.masks > 0, now)
     size = images.shape[1:3]
@@ -341,16 +325,13 @@ def _reweighted_by_paper(
 
 
 @jax.jit
-def _collected(
-    sums: Sums, chain: Chain, rows: Int[Array, "I"], numbers: Int[Array, "I"]
-) -> Sums:
+def _collected(sums: Sums, chain: Chain, chunk: Chunk) -> Sums:
     """Adds the chains that there are to their images."""
     chains, steps = sums.probabilities.shape[1:]
-    rows = jnp.where(numbers < chains, rows, len(sums.maps))  # which is dropped
     return Sums(
-        sums.maps.at[rows].add(chain.evidence / (chains * steps), mode="drop"),
-        sums.probabilities.at[rows, numbers].set(chain.probabilities, mode="drop"),
-        sums.curves.at[rows, numbers].set(chain.curve, mode="drop"),
+        chunk.add(sums.maps, chain.evidence / (chains * steps)),
+        chunk.put(sums.probabilities, chain.probabilities),
+        chunk.put(sums.curves, chain.curve),
     )
 
 
@@ -363,8 +344,7 @@ def _postprocessed(
         return maps - mean
     if how == "script":
         above = jnp.maximum(maps - SCRIPT_SHARE * mean, 0.0)
-        most = jnp.max(above, axis=(1, 2), keepdims=True)
-        return above / jnp.where(most == 0, 1.0, most)
+        return quotient(above, jnp.max(above, axis=(1, 2), keepdims=True))
     return maps
 
 

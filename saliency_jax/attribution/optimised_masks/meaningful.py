@@ -7,7 +7,7 @@ Fong and Vedaldi: Interpretable explanations of black boxes by meaningful pertur
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,15 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
     key_or_default,
-    probabilities,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
+from saliency_jax.attribution.division import quotient
+from saliency_jax.attribution.layers import Targets, Unit
 from saliency_jax.attribution.optimised_masks.blending import (
-    Asked,
-    at_least,
-    edited_scores,
     median_blur,
-    mixed,
     scaled,
     shifted,
 )
@@ -40,7 +39,8 @@ from saliency_jax.attribution.optimised_masks.coarse_masks import (
     total_variation,
     upsampling,
 )
-from saliency_jax.errors import InputError
+from saliency_jax.attribution.scores import probabilities, scores_of
+from saliency_jax.masking import masked_in
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
@@ -48,6 +48,11 @@ RADII = np.arange(0, 175, 5, dtype=np.float32)
 """Of the circles that are tried, in pixels of a 224x224 image."""
 SUPPRESSED = 0.01
 """Which share of the score a circle may leave, to be the start."""
+
+Start = Literal["random", "circle", "ones"]
+
+Asked = Targets | Int[Array, "B n"]
+"""What edited images are judged by: also several classes of each image."""
 
 
 class Constants(NamedTuple):
@@ -109,7 +114,6 @@ VARIANTS = {
         start="ones",
     ),
 }
-STARTS = ("random", "circle", "ones")
 
 
 class Descent(NamedTuple):
@@ -138,7 +142,7 @@ def meaningful_perturbation(
     mask_blur: float | None = None,
     jitter: int | None = None,
     noise: float | None = None,
-    start: Literal["random", "circle", "ones"] | None = None,
+    start: Start | None = None,
     return_aux: bool = False,
 ) -> Float[Array, "B H W"] | tuple[Float[Array, "B H W"], dict[str, Array]]:
     """Optimises the smallest smooth mask whose removal lowers the class's probability.
@@ -161,7 +165,8 @@ def meaningful_perturbation(
       targets: a class, or one for each image; a function from an image's logits `[K]`
         to a number; a `Unit` of a layer; None for the predicted class.
       key: of the random start, the shifts and the noise, the same for all images.
-      batch_size: how many masks are optimised at once; None means 32, or all.
+      batch_size: how many masks are optimised at once; None means 32, or all images if
+        they are more.
       variant: see above.
       steps: of Adam.
       learning_rate: of Adam.
@@ -212,15 +217,11 @@ def meaningful_perturbation(
 
 
 def _checked(variant: str, given: dict[str, int | float | str]) -> Constants:
-    if variant not in VARIANTS:
-        raise InputError(
-            f"variant={variant!r} is unknown: use one of {tuple(VARIANTS)}"
-        )
+    check_option("variant", variant, VARIANTS)
     constants = VARIANTS[variant]._replace(**given)
-    if constants.start not in STARTS:
-        raise InputError(f"start={constants.start!r} is unknown: use one of {STARTS}")
-    at_least(1, steps=constants.steps, mask_size=constants.mask_size)
-    at_least(
+    check_option("start", constants.start, get_args(Start))
+    check_at_least(1, steps=constants.steps, mask_size=constants.mask_size)
+    check_at_least(
         0, jitter=constants.jitter, noise=constants.noise, mask_blur=constants.mask_blur
     )
     return constants
@@ -238,7 +239,7 @@ def _maps(
     if constants.start == "circle":
         left = jnp.zeros((len(images), len(RADII)))
         left = repeat(_try_circle, left, len(RADII), classifier, *edited)
-        start = _smallest_circle(classifier, left, *edited, constants=constants)
+        start = _smallest_circle(classifier, left, images, targets, constants=constants)
     descent = Descent(
         start,
         _optimiser(constants).init(start),
@@ -282,14 +283,12 @@ def _begin(
 def _scores(
     classifier: Classifier, edited: Float[Array, "B H W C"], targets: Asked
 ) -> Float[Array, "B"]:
-    def of_classes(
-        edited: Float[Array, "B H W C"], classes: Int[Array, "B ..."]
-    ) -> Float[Array, "B"]:
-        classes = classes.reshape(len(edited), -1)
-        of_all = probabilities(classifier, edited)
-        return jnp.sum(jnp.take_along_axis(of_all, classes, axis=-1), axis=-1)
-
-    return edited_scores(classifier, edited, targets, of_classes)
+    """What is minimised: the probability of all classes that are explained."""
+    if callable(targets) or isinstance(targets, Unit):
+        return scores_of(classifier, edited, targets, "logit")
+    classes = targets.reshape(len(edited), -1)
+    of_all = probabilities(classifier, edited)
+    return jnp.sum(jnp.take_along_axis(of_all, classes, axis=-1), axis=-1)
 
 
 @jax.jit
@@ -303,8 +302,8 @@ def _try_circle(
 ) -> Float[Array, "B R"]:
     """Writes down which scores the i-th circle leaves."""
     mask = circle(jnp.asarray(RADII)[i], images.shape[1:3])
-    scores = _scores(classifier, mixed(images, references, mask[None]), targets)
-    return left.at[:, i].set(scores)
+    edited = masked_in(images, mask[None], references)
+    return left.at[:, i].set(_scores(classifier, edited, targets))
 
 
 @partial(jax.jit, static_argnames="constants")
@@ -312,7 +311,6 @@ def _smallest_circle(
     classifier: Classifier,
     left: Float[Array, "B R"],
     images: Float[Array, "B H W C"],
-    references: Float[Array, "B H W C"],
     targets: Asked,
     constants: Constants,
 ) -> Float[Array, "B h w"]:
@@ -320,8 +318,7 @@ def _smallest_circle(
     at_first = _scores(classifier, images, targets)[:, None]
     at_last = left[:, -1:]
     span = at_first - at_last
-    share = (left - at_last) / jnp.where(span == 0, 1.0, span)
-    enough = (share < SUPPRESSED) & (span != 0)
+    enough = (quotient(left - at_last, span) < SUPPRESSED) & (span != 0)
     enough = enough.at[:, -1].set(True)
     radii = jnp.asarray(RADII)[jnp.argmax(enough, axis=1)]
     size = images.shape[1:3]
@@ -374,7 +371,7 @@ def _step(
     def loss(
         masks: Float[Array, "B h w"],
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "B"], Float[Array, "B"]]]:
-        edited = mixed(images, references, _upsampled(masks, size, constants))
+        edited = masked_in(images, _upsampled(masks, size, constants), references)
         scores = _scores(classifier, edited + noise, targets)
         losses = scores + _penalties(masks, constants)
         return jnp.sum(losses), (losses, scores)

@@ -5,7 +5,7 @@ classifier (arXiv 1602.04938).
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,15 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
+    check_positive,
     key_or_default,
     with_targets,
 )
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.maps import Maps
-from saliency_jax.attribution.perturbation.edits import (
-    OUTPUTS,
-    Output,
-    check_choice,
-    check_samples,
-)
+from saliency_jax.attribution.perturbation.edits import Output
 from saliency_jax.attribution.perturbation.segments import (
     BLOCK,
     HiddenColour,
@@ -36,7 +35,6 @@ from saliency_jax.attribution.perturbation.segments import (
     scores_of_coalitions,
     segmented,
 )
-from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
 Variant = Literal["lime", "captum", "xplique"]
@@ -84,10 +82,10 @@ def lime(
       key: decides the samples, which are the same for all images; None means
         `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       segments: "quickshift" or "slic", made on the host and so not inside `jax.jit`;
-        "grid", 8 times 8 rectangles; or an array, such as of `segments.superpixels`,
-        `[B, H, W]`, or `[H, W]` for all images.
+        "grid", 8 times 8 rectangles; or an array `[B, H, W]`, such as of
+        `attribution.perturbation.segments.superpixels`, or `[H, W]` for all images.
       max_segments: more than the greatest number in `segments`; needed where these are
         an array inside `jax.jit`.
       samples: of each image.
@@ -109,11 +107,10 @@ def lime(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_choice("output", output, OUTPUTS)
-    check_samples(samples)
-    check_choice("variant", variant, tuple(KERNEL_WIDTHS))
-    if penalty <= 0:
-        raise InputError(f"penalty is {penalty}: it must be above 0")
+    check_option("output", output, get_args(Output))
+    check_option("variant", variant, get_args(Variant))
+    check_at_least(1, samples=samples)
+    check_positive(penalty=penalty)
     kernel_width = KERNEL_WIDTHS[variant] if kernel_width is None else kernel_width
     key = key_or_default(key)
     cut, count = segmented(asked, images, segments, max_segments, value)
@@ -262,7 +259,7 @@ def ridge(
     )
     rest = centred - product("ns,s->n", features, coefficients)
     variance = jnp.sum(share * centred**2)
-    unexplained = jnp.sum(share * rest**2) / jnp.where(variance > 0, variance, 1.0)
+    unexplained = quotient(jnp.sum(share * rest**2), variance)
     score = jnp.where(variance > 0, 1.0 - unexplained, 0.0)
     intercept = answer_mean - jnp.sum(feature_mean * coefficients)
     return coefficients, intercept, score

@@ -16,26 +16,17 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
     key_or_default,
+    keys_of,
     with_targets,
 )
-from saliency_jax.attribution.batching import (
-    chunks,
-    even_size,
-    in_batches,
-    pairs_of_chunk,
-    repeat,
-)
+from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
 from saliency_jax.attribution.layers import Targets
 from saliency_jax.attribution.maps import Maps
-from saliency_jax.attribution.perturbation.edits import (
-    Colour,
-    as_colour,
-    check_choice,
-    check_samples,
-    of_rows,
-    scores_of,
-)
+from saliency_jax.attribution.perturbation.edits import Colour, as_colour
+from saliency_jax.attribution.scores import scores_of
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
@@ -43,6 +34,29 @@ Variant = Literal["author", "xplique", "torchray"]
 
 # xplique's, so that a pixel that no mask shows is zero.
 EPSILON = 1e-4
+
+
+class Axis(NamedTuple):
+    """How a grid is enlarged along one side of the images.
+
+    Attributes:
+      side: pixels of the images.
+      cell: pixels of a cell of the enlarged grid, maybe not a whole number.
+      offsets: how many the first pixel of a crop is chosen from.
+      mirrored: whether the grid goes on as its mirror image beyond the centres of its
+        outermost cells, not as these cells.
+    """
+
+    side: int
+    cell: float
+    offsets: int
+    mirrored: bool
+
+
+class _Grids(NamedTuple):
+    cells: int
+    probability: float
+    axes: tuple[Axis, Axis]
 
 
 def rise(
@@ -81,7 +95,7 @@ def rise(
       key: decides the masks, which are the same for all images; None means
         `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       masks: N.
       cells: of a grid, along each side.
       probability: p, that a cell shows the image.
@@ -96,11 +110,12 @@ def rise(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_choice("variant", variant, get_args(Variant))
-    check_samples(masks, "masks")
-    check_samples(cells, "cells")
+    check_option("variant", variant, get_args(Variant))
+    check_at_least(1, masks=masks, cells=cells)
     if not 0 < probability <= 1:
-        raise InputError(f"probability is {probability}: expected above 0 to 1")
+        raise InputError(
+            f"probability is {probability}: it must be above 0, and at most 1"
+        )
     grids = _Grids(
         cells,
         probability,
@@ -118,29 +133,6 @@ def rise(
         variant=variant,
         at_once=asked.batch_size,
     )
-
-
-class Axis(NamedTuple):
-    """How a grid is enlarged along one side of the images.
-
-    Attributes:
-      side: pixels of the images.
-      cell: pixels of a cell of the enlarged grid, maybe not a whole number.
-      offsets: how many the first pixel of a crop is chosen from.
-      mirrored: whether the grid goes on as its mirror image beyond the centres of its
-        outermost cells, not as these cells.
-    """
-
-    side: int
-    cell: float
-    offsets: int
-    mirrored: bool
-
-
-class _Grids(NamedTuple):
-    cells: int
-    probability: float
-    axes: tuple[Axis, Axis]
 
 
 def _axis(variant: Variant, side: int, cells: int) -> Axis:
@@ -165,48 +157,44 @@ def _of_images(
 ) -> Maps:
     """Maps of no more images than go through the classifier at once."""
     count, *size = images.shape[:3]
-    at_once = even_size(count * masks, at_once)
-    sums = repeat(
+    sums = over_samples(
         _add_chunk,
         jnp.zeros((count + 1, *size)),
-        chunks(count, masks, at_once),
+        count,
+        masks,
+        at_once,
         shared,
         images,
         targets,
-        masks=masks,
         grids=grids,
-        at_once=at_once,
         output="sigmoid" if variant == "torchray" else "probability",
     )
     return _divided(sums, masks=masks, probability=grids.probability, variant=variant)
 
 
-@partial(jax.jit, static_argnames=("masks", "grids", "at_once", "output"))
+@partial(jax.jit, static_argnames=("size", "samples", "grids", "output"))
 def _add_chunk(
     sums: Float[Array, "_ H W"],
     i: Int[Array, ""],
     shared: tuple[Classifier, Key[Array, ""], Float[Array, "C"]],
     images: Float[Array, "B H W C"],
     targets: Targets,
-    masks: int,
+    size: int,
+    samples: int,
     grids: _Grids,
-    at_once: int,
     output: str,
 ) -> Float[Array, "_ H W"]:
     """The weighted sums of masks of all images, and after them the sum of masks."""
     classifier, key, colour = shared
-    rows, samples = pairs_of_chunk(i, at_once, len(images))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, samples)
-    drawn = jax.vmap(lambda key: _mask(key, grids))(keys)
+    chunk = chunk_of(i, size, len(images), samples)
+    drawn = jax.vmap(lambda key: _mask(key, grids))(keys_of(key, chunk.samples))
     colour = colour[None, None, None]
-    shown = colour + drawn[..., None] * (images[rows] - colour)
-    scores = scores_of(classifier, shown, of_rows(targets, rows), output)
-    # One matrix product sums, where scattering would write item by item.
-    weights = jnp.where(
-        rows[None] == jnp.arange(len(images))[:, None], scores[None], 0.0
-    )
-    weights = jnp.concatenate([weights, (rows == 0).astype(jnp.float32)[None]])
-    weights = jnp.where((samples < masks)[None], weights, 0.0)
+    shown = colour + drawn[..., None] * (chunk.of(images) - colour)
+    scores = scores_of(classifier, shown, chunk.of(targets), output)
+    # One matrix product sums, where `chunk.add` would write item by item.
+    own = chunk.places[None] == jnp.arange(len(images))[:, None]
+    weights = jnp.where(own, scores[None], 0.0)
+    weights = jnp.concatenate([weights, own[:1].astype(jnp.float32)])
     return sums + jnp.einsum("bi,ihw->bhw", weights, drawn, precision="highest")
 
 

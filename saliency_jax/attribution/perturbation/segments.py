@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from saliency_jax.attribution.asking import GivenImages, Question
+from saliency_jax.attribution.asking import (
+    GivenImages,
+    Question,
+    check_images,
+    check_option,
+    keys_of,
+)
 from saliency_jax.attribution.batching import is_traced
 from saliency_jax.attribution.perturbation.edits import (
     Colour,
     Output,
     as_colour,
-    check_choice,
     scores_of_edits,
 )
 from saliency_jax.errors import InputError
@@ -30,6 +35,11 @@ for all images."""
 
 HiddenColour = Literal["segment"] | Colour
 """What hidden segments show: "segment", their own mean colour, or a colour."""
+
+Draw = Callable[
+    [Key[Array, ""], Int[Array, ""], Bool[Array, "S"], int], Bool[Array, "S"]
+]
+"""`draw(key, sample, used, samples)`: which segments a sample shows."""
 
 # Draws come in blocks, so that they do not depend on how many segments there are, and
 # few different numbers are compiled for.
@@ -59,19 +69,17 @@ def superpixels(
       InputError: the images have another shape or are not known yet, or the method is
         unknown.
     """
-    if images.ndim != 4 or not len(images):
-        raise InputError(
-            f"images of shape {images.shape}: expected [B, H, W, C], at least one"
-        )
-    check_choice("method", method, get_args(Algorithm))
+    check_images(images)
+    check_option("method", method, get_args(Algorithm))
     if method == "grid":
         one = _grid(*images.shape[1:3], **options)
         return np.broadcast_to(one, images.shape[:3])
     if is_traced(images):
         raise InputError(
             "superpixels are made on the host, which does not know the images inside "
-            "jax.jit: make them outside with segments.superpixels(images) and pass "
-            "them in as segments=, or use segments='grid'"
+            "jax.jit: make them outside with saliency_jax.attribution.perturbation."
+            "segments.superpixels(images) and pass them in as segments=, or use "
+            "segments='grid'"
         )
     from skimage import segmentation  # slow to import, and few need it
 
@@ -119,7 +127,7 @@ class Segmented:
 
 
 def segmented(
-    question: Question,
+    asked: Question,
     given: GivenImages,
     segments: Segments,
     max_segments: int | None,
@@ -128,9 +136,9 @@ def segmented(
     """Checks a user's segments, or makes them.
 
     Args:
-      question: about the images.
+      asked: about the images.
       given: the images as the user passed them, which may be known where those of the
-        question are not.
+        `asked` are not.
       segments: see `Segments`.
       max_segments: more than the greatest number in `segments`; needed where these are
         an array inside the user's `jax.jit`.
@@ -146,7 +154,7 @@ def segmented(
     """
     if isinstance(segments, str):
         segments = superpixels(given, segments)
-    shape = question.images.shape[:3]
+    shape = asked.images.shape[:3]
     if segments.shape not in (shape, shape[1:]):
         raise InputError(
             f"segments of shape {segments.shape} for images of {shape}: expected "
@@ -162,16 +170,21 @@ def segmented(
     else:
         known = np.asarray(segments)
         if known.min() < 0:
-            raise InputError(f"segment {known.min()}: expected numbers from 0")
+            raise InputError(
+                f"segment {known.min()}: expected numbers from 0, as of superpixels"
+            )
         count = int(known.max()) + 1 if max_segments is None else max_segments
         if known.max() >= count:
-            raise InputError(f"segment {known.max()}, but max_segments is {count}")
+            raise InputError(
+                f"segment {known.max()}, but max_segments is {count}: it must be more "
+                f"than the greatest number"
+            )
     segments = jnp.broadcast_to(jnp.asarray(segments, jnp.int32), shape)
     padded = -(-count // BLOCK) * BLOCK
-    pixels, mean = _means(question.images, segments, padded)
+    pixels, mean = _means(asked.images, segments, padded)
     colour = None
     if not (isinstance(value, str) and value == "segment"):
-        colour = as_colour(value, question.classifier, question.images)
+        colour = as_colour(value, asked.classifier, asked.images)
         colour = jnp.broadcast_to(colour[None, None], mean.shape)
     hidden = mean if colour is None else colour
     return Segmented(segments, pixels > 0, pixels, mean, hidden), count
@@ -196,14 +209,8 @@ def _means(
     return jnp.moveaxis(pixels, 0, 1), jnp.moveaxis(means, 0, 1)
 
 
-Draw = Callable[
-    [Key[Array, ""], Int[Array, ""], Bool[Array, "S"], int], Bool[Array, "S"]
-]
-"""`draw(key, sample, used, samples)`: which segments a sample shows."""
-
-
 def scores_of_coalitions(
-    question: Question,
+    asked: Question,
     cut: Segmented,
     draw: Draw,
     samples: int,
@@ -213,7 +220,7 @@ def scores_of_coalitions(
     """The scores of images of which each sample shows some segments.
 
     Args:
-      question: with targets.
+      asked: with targets.
       cut: the images' segments.
       draw: a function of a module.
       samples: N.
@@ -222,7 +229,7 @@ def scores_of_coalitions(
     """
     details = (cut.segments, cut.used, cut.hidden)
     return scores_of_edits(
-        question, _shown, (draw, samples), samples, output, details, key
+        asked, _shown, (draw, samples), samples, output, details, key
     )
 
 
@@ -245,13 +252,13 @@ def in_blocks(
     count: int,
 ) -> Num[Array, "S"] | Bool[Array, "S"]:
     """Draws for `count` segments, `BLOCK` by `BLOCK`: more of them change none."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count // BLOCK))
+    keys = keys_of(key, jnp.arange(count // BLOCK))
     return jax.vmap(draw)(keys).reshape(count)
 
 
 @jax.jit
 def painted(
-    values: Float[Array, "B S"], segments: Int[Array, "B H W"]
-) -> Float[Array, "B H W"]:
-    """Maps in which each pixel has the value of its segment."""
+    values: Float[Array, "B S *C"], segments: Int[Array, "B H W"]
+) -> Float[Array, "B H W *C"]:
+    """Maps, or images, in which each pixel has the value of its segment."""
     return jax.vmap(lambda values, segments: values[segments])(values, segments)

@@ -4,6 +4,8 @@ Lundberg and Lee: A unified approach to interpreting model predictions (arXiv
 1705.07874), section 4.1.
 """
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
@@ -14,17 +16,14 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_at_least,
+    check_option,
     key_or_default,
     with_targets,
 )
+from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.maps import Maps
-from saliency_jax.attribution.perturbation.edits import (
-    OUTPUTS,
-    Output,
-    check_choice,
-    check_samples,
-    scores_of_images,
-)
+from saliency_jax.attribution.perturbation.edits import Output, scores_of_images
 from saliency_jax.attribution.perturbation.segments import (
     BLOCK,
     HiddenColour,
@@ -74,7 +73,7 @@ def kernel_shap(
       targets: as for `gradient`; a function is of the probabilities.
       key: decides the coalitions; None means `jax.random.key(0)`.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       segments: as for `lime`.
       max_segments: as for `lime`.
       samples: coalitions, besides none and all; more than there are segments.
@@ -93,16 +92,14 @@ def kernel_shap(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_choice("output", output, OUTPUTS)
-    check_samples(samples)
+    check_option("output", output, get_args(Output))
+    check_at_least(1, samples=samples)
     key = key_or_default(key)
     cut, count = segmented(asked, images, segments, max_segments, value)
     if count <= ENUMERABLE:
         samples = min(samples, max(1, 2**count - 2))
     answers = scores_of_coalitions(asked, cut, draw, samples, output, key)
-    hidden = jax.vmap(lambda colours, segments: colours[segments])(
-        cut.hidden, cut.segments
-    )
+    hidden = painted(cut.hidden, cut.segments)
     nothing = scores_of_images(asked._replace(images=hidden), output)
     everything = scores_of_images(asked, output)
     values = _fitted(cut, answers, nothing, everything, key)
@@ -124,7 +121,7 @@ def draw(
     of_size, of_members = jax.random.split(jax.random.fold_in(key, sample // 2))
     sizes = jnp.arange(1, len(used))
     masses = jnp.where(sizes < count, 1.0 / (sizes * jnp.maximum(count - sizes, 1)), 0)
-    below = jnp.cumsum(masses) / jnp.maximum(jnp.sum(masses), 1e-30)
+    below = quotient(jnp.cumsum(masses), jnp.sum(masses))
     size = 1 + jnp.sum(below <= jax.random.uniform(of_size))
     size = jnp.minimum(size, count - 1)
 
@@ -202,7 +199,7 @@ def constrained(
     count = jnp.sum(used)
     share = (everything - nothing) / count
     weights = _weights(shown, count)
-    weights = weights / jnp.maximum(jnp.sum(weights), 1e-30)
+    weights = quotient(weights, jnp.sum(weights))
     size = jnp.sum(shown, axis=-1)
     rest = answers - nothing - size * share
     centred = (shown - (size / count)[:, None]) * used[None]

@@ -5,7 +5,7 @@ Zeiler and Fergus: Visualizing and understanding convolutional networks (arXiv
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,14 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_option,
     with_targets,
 )
 from saliency_jax.attribution.maps import Maps
 from saliency_jax.attribution.perturbation.edits import (
-    OUTPUTS,
     Colour,
     Output,
     as_colour,
-    check_choice,
     scores_of_edits,
     scores_of_images,
 )
@@ -37,6 +36,9 @@ PATCHES_OVER_A_PIXEL = 2
 
 Sides = int | tuple[int, int] | None
 """Rows and columns, or one number for both."""
+
+Windows = tuple[int, int, int]
+"""Of an axis: the size of the patch, its stride, and how many there are."""
 
 
 def occlusion(
@@ -66,7 +68,7 @@ def occlusion(
       targets: as for `gradient`.
       key: not used; all methods take one.
       batch_size: how many images go through the classifier at once; None means 32, or
-        all if they are more.
+        all images if they are more.
       patch_size: rows and columns of the patch; None: a seventh of the image's.
       stride: of the patch; None: half a patch. At most a patch.
       value: the patch's colour; None: the mean colour of the classifier.
@@ -81,8 +83,8 @@ def occlusion(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    check_choice("output", output, OUTPUTS)
-    check_choice("variant", variant, ("mean", "sum"))
+    check_option("output", output, get_args(Output))
+    check_option("variant", variant, ("mean", "sum"))
     windows = tuple(
         _windows(axis, side, _along(patch_size, axis), _along(stride, axis))
         for axis, side in enumerate(asked.images.shape[1:3])
@@ -99,10 +101,6 @@ def occlusion(
     return _spread(
         scores_of_images(asked, output), scores, asked.images, windows, variant
     )
-
-
-Windows = tuple[int, int, int]
-"""Of an axis: the size of the patch, its stride, and how many there are."""
 
 
 def _along(sides: Sides, axis: int) -> int | None:

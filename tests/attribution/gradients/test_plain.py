@@ -100,7 +100,9 @@ def test_of_a_unit():
     np.testing.assert_allclose(maps[0], rows / 4)
     # Another of each image.
     twice = np.concatenate([IMAGE, IMAGE])
-    maps = gradient(answer_of, twice, Unit(jnp.array([0, 1]), (0, 1), "relu1"))
+    maps = gradient(
+        answer_of, twice, Unit(np.array([0, 1]), (0, np.array([1, 1])), "relu1")
+    )
     expected = np.zeros((4, 4))
     expected[:3, 1:] = 1
     np.testing.assert_array_equal(maps, [expected, np.zeros((4, 4))])

@@ -1,4 +1,4 @@
-"""Chunks of samples, and what holds for all methods that sum up over them."""
+"""What holds for all gradient methods that sum up over samples."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from saliency_jax import attribution
-from saliency_jax.attribution.gradients.sampling import chunk_of, even_size
 from saliency_jax.attribution.layers import Unit
 from tests.attribution.gradients.linear import IMAGES, WEIGHTS, linear
 from tests.attribution.worked_example import IMAGE, answer_of
@@ -19,30 +18,6 @@ SUMMING = {
     "expected_gradients": {"samples": 5},
 }
 every_one = pytest.mark.parametrize("name", SUMMING)
-
-
-def test_parts_are_few_and_even():
-    assert [even_size(50, size) for size in (32, 50, 64, 1, 25, 24)] == [
-        25,
-        50,
-        50,
-        1,
-        25,
-        17,
-    ]
-
-
-@pytest.mark.parametrize("size", [1, 4, 6, 15, 20])
-def test_every_pair_counts_once(size):
-    sums, seen = jnp.zeros((3, 1)), []
-    for i in range(-(-15 // size)):
-        chunk = chunk_of(jnp.asarray(i), size, 3, 5)
-        assert chunk.rows.shape == (size,)
-        assert chunk.samples.max() < 5 and chunk.rows.max() < 3
-        sums = chunk.add(sums, 10.0 ** chunk.samples[:, None])
-        seen += np.asarray(chunk.of(jnp.array([7, 8, 9]))).tolist()
-    np.testing.assert_allclose(sums, np.full((3, 1), 11111.0))
-    assert seen[:5] == [7, 8, 9, 7, 8]
 
 
 @every_one

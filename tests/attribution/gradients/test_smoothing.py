@@ -145,7 +145,10 @@ def test_the_class_is_that_of_the_image_without_noise():
     [
         ({"samples": 0}, "samples is 0: it must be at least 1"),
         ({"noise_level": -0.1}, "noise_level is -0.1: it must be at least 0"),
-        ({"sigma": np.ones(2, np.float32)}, r"sigma of shape \(2,\): expected a n"),
+        (
+            {"sigma": np.ones(2, np.float32)},
+            r"sigma of shape \(2,\) for images of 3",
+        ),
     ],
 )
 def test_what_cannot_be_is_said(options, message):

@@ -289,7 +289,7 @@ def test_what_cannot_be_is_said():
         ({"areas": ()}, r"areas=\(\): expected shares"),
         ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"levels": 1}, "levels is 1: it must be at least 2"),
-        ({"sigma": 0.0}, "sigma is 0.0: it must be positive"),
+        ({"sigma": 0.0}, "sigma is 0.0: it must be above 0"),
         ({"coldness": 100.0}, "coldness is 100.0: it must be at most 80"),
         ({"targets": jnp.sum, "reward": "contrastive"}, "pass a class, or one for"),
     ):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from saliency_jax.attribution.asking import keys_of
 from saliency_jax.attribution.optimised_masks import mask_chain
 from saliency_jax.attribution.optimised_masks.coarse_masks import (
     in_cells,
@@ -41,7 +42,7 @@ def chain_of(function, cells=4, image=IMAGE, **options):
 def test_it_freezes_where_the_class_is_certain():
     """Then every step shows the first mask, but for the shifts."""
     maps, aux = chain_of(constant(50.0), cells=8, steps=30, chains=1, learning_rate=0.0)
-    keys = mask_chain._keys(KEY, jnp.zeros(1, jnp.int32))
+    keys = keys_of(KEY, jnp.zeros(1, jnp.int32))
     start = mask_chain._begin(keys, jnp.asarray(IMAGE), CONSTANTS)
     expected = np.zeros((8, 8))
     for step in range(1, 31):
@@ -105,7 +106,6 @@ def test_the_corner_that_is_looked_at_is_shown_most(variant):
 CONSTANTS = mask_chain.Constants(
     variant="author",
     steps=30,
-    chains=1,
     grid=8,
     on_share=0.3,
     learning_rate=0.02,
@@ -211,7 +211,7 @@ def test_what_cannot_be_is_said():
     for options, words in (
         ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"chains": 0}, "chains is 0: it must be at least 1"),
-        ({"targets": jnp.sum}, "mask_estimation explains the probability of a class"),
+        ({"targets": jnp.sum}, "mask_estimation explains classes: pass a class"),
     ):
         with pytest.raises(InputError, match=words):
             mask_estimation(in_a_corner, IMAGE, **options)

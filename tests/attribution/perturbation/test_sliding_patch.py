@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from saliency_jax.attribution.asking import check_option
 from saliency_jax.attribution.layers import Unit
-from saliency_jax.attribution.perturbation.edits import check_choice
 from saliency_jax.attribution.perturbation.sliding_patch import occlusion
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
@@ -59,7 +59,7 @@ def test_colours():
     for value, fall in ((0.25, 1.0), ((0.0, 0.5), 1.0), (np.zeros(2), 3.0)):
         maps = occlusion(model, image, 0, value=value, **options)
         np.testing.assert_allclose(maps, np.full((1, 4, 4), fall), atol=1e-5)
-    with pytest.raises(InputError, match=r"a colour of shape \(3,\) for images of 2"):
+    with pytest.raises(InputError, match=r"value of shape \(3,\) for images of 2"):
         occlusion(model, image, 0, value=3 * (0.0,))
 
 
@@ -93,7 +93,7 @@ def test_outputs_and_targets():
 
 def test_errors():
     with pytest.raises(InputError, match="variant='min' is unknown: use one of"):
-        check_choice("variant", "min", ("mean", "sum"))
+        check_option("variant", "min", ("mean", "sum"))
     call = lambda **options: occlusion(answer_of, IMAGE, 0, **options)
     with pytest.raises(InputError, match="patch_size is 5 for images of 4 rows"):
         call(patch_size=5)
