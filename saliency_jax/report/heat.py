@@ -9,6 +9,9 @@ from jaxtyping import Float, Num, UInt8
 from saliency_jax.report.figures import as_uint8, enlarge_smoothly, join, with_header
 
 CLIPPED = 99.0  # percentile: a few extreme pixels would leave the rest dark
+FLOOR = (
+    1.0  # percentile: a constant part of all pixels, as in RISE's maps, says nothing
+)
 HOT_SHARE = 0.65  # of the colours of a map without negative values; the rest is image
 AGAINST, FOR = (31, 90, 255), (255, 30, 30)
 
@@ -20,9 +23,9 @@ def heat_grid(
 ) -> UInt8[np.ndarray, "P Q 3"]:
     """Draws one row per image: the image, then each method's map over it.
 
-    A map without negative values goes from black over red to white. Another one colours
-    the grey image blue (against the class) and red (for it). The strongest colour
-    stands for the 99th percentile of the absolute values of this map.
+    A map without negative values goes from black, its 1st percentile, over red to
+    white, its 99th. Another one colours the grey image blue (against the class) and red
+    (for it); the strongest colours stand for the 99th percentile of absolute values.
 
     Args:
       images: RGB, `uint8` or float in [0, 1].
@@ -44,11 +47,14 @@ def _over(
     image: UInt8[np.ndarray, "P Q 3"], values: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "P Q 3"]:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    signed = values.min() < 0
+    floor = 0.0 if signed else np.percentile(values, FLOOR)
+    values = values - floor
     most = np.percentile(np.abs(values), CLIPPED) or np.abs(values).max() or 1.0
     scaled = np.clip(values / most, -1, 1).astype(np.float32)
     scaled = cv2.resize(scaled, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    if values.min() >= 0:
-        levels = np.rint(255 * scaled).astype(np.uint8)
+    if not signed:
+        levels = np.rint(255 * np.maximum(scaled, 0)).astype(np.uint8)
         colours = cv2.applyColorMap(levels, cv2.COLORMAP_HOT)[..., ::-1]
         return cv2.addWeighted(colours, HOT_SHARE, grey, 1 - HOT_SHARE, 0)
     colours = np.where(scaled[..., None] > 0, FOR, AGAINST)

@@ -34,10 +34,12 @@ def test_a_signed_map_has_two_colours():
     assert not drawn[60:100].any()
 
 
-def test_a_few_extreme_pixels_do_not_hide_the_rest():
-    maps = np.full((1, SIZE, SIZE), 1.0, np.float32)
+def test_neither_a_few_extreme_pixels_nor_a_constant_hide_the_rest():
+    maps = np.full((1, SIZE, SIZE), 7.0, np.float32)
+    maps[0, 40:, :] += 1.0
     maps[0, 0, 0] = 1e6
-    assert (cells(maps)[10:] > 150).all()
+    drawn = cells(maps)
+    assert not drawn[10:40].any() and (drawn[50:] > 150).all()
 
 
 def test_a_map_of_zeros():
