@@ -34,7 +34,6 @@ from saliency_jax.attribution import (  # noqa: E402
     integrated_gradients,
     kernel_shap,
     lime,
-    linear_surrogate,
     lrp,
     occlusion,
     smooth_grad,
@@ -42,6 +41,7 @@ from saliency_jax.attribution import (  # noqa: E402
     var_grad,
 )
 from saliency_jax.attribution.layers import Unit, as_layer, cut  # noqa: E402
+from saliency_jax.attribution.perturbation import linear_surrogate  # noqa: E402
 from tests.attribution import torch_twins  # noqa: E402
 from tests.models import torch_resnet  # noqa: E402
 from tests.models.torch_resnet import from_torch  # noqa: E402

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_jax.attribution.layers import Unit
+from saliency_jax.attribution.optimised_masks import meaningful
 from saliency_jax.attribution.optimised_masks.blending import median_blur, shifted
 from saliency_jax.attribution.optimised_masks.coarse_masks import (
     circle,
@@ -252,7 +253,7 @@ def test_what_cannot_be_is_said():
         ("author", "zeros", "start='zeros' is unknown: use one of"),
     ):  # which the types of the tests would refuse already
         with pytest.raises(InputError, match=words):
-            optimised_mask._checked(variant, {"start": start})
+            meaningful._checked(variant, {"start": start})
     for options, words in (
         ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"jitter": -1}, "jitter is -1: it must be at least 0"),
