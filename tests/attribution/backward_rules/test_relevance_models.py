@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from saliency_jax.attribution.backward_rules.relevance import lrp
-from saliency_jax.attribution.gradients import input_x_gradient
+from saliency_jax.attribution.gradients.plain import input_x_gradient
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.layers import conv_or_product, shifted_products
 from tests.attribution.backward_rules.relevance_network import (
