@@ -195,7 +195,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(users_folder, shapes_dir):
 def test_the_readmes_classifiers(at_home, users_folder, monkeypatch):
     monkeypatch.syspath_prepend(users_folder)
     names = {}
-    exec(compile(block("import jax\n"), "README.md", "exec"), names)
+    exec(compile(block("import jax\nimport jax.numpy"), "README.md", "exec"), names)
     assert names["logits"].shape == (4, 2)
     red = np.full((1, 8, 8, 3), (51, 0, 255), np.uint8)
     np.testing.assert_allclose(names["redness"](red), [[0.2, 0.0]], atol=1e-6)

@@ -12,7 +12,7 @@ from tests.attribution.small_network import classifier
 NAMES = list(FILE_OF)
 IMAGES = 32
 BATCH_SIZE = 8
-PEAK = 200e6  # bytes; 32 images at once need more already for a plain gradient
+PEAK = 250e6  # bytes; 32 images at once need more already for a plain gradient
 
 
 def peak_bytes(name, batch_size):
@@ -34,4 +34,5 @@ def test_peak_at_224_pixels(name):
 
 def test_the_bound_is_one():
     """Without it the same program does need more."""
-    assert peak_bytes("gradient", IMAGES) > 2 * PEAK
+    assert peak_bytes("gradient", IMAGES) > 1.5 * PEAK
+    assert peak_bytes("lrp", IMAGES) > 3 * PEAK
