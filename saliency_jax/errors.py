@@ -1,8 +1,9 @@
 """The one exception for mistakes that a user can mend, and the wrapper of commands."""
 
+import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -14,6 +15,20 @@ class InputError(ValueError):
     The message is one line: it names the thing, says what was expected and what to
     do. Commands print it without a traceback and exit with code 2.
     """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Returns the message for a name that is none of the known ones.
+
+    Args:
+      kind: what it names, such as "method".
+      name: as it was given.
+      known: all names, in the order to list them.
+    """
+    known = tuple(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"no {kind} {name!r}{meant}: use one of {', '.join(known)}"
 
 
 def _report_unraisable(unraisable: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.attribution.registry import FILE_OF, Method, describe
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, unknown
 
 __all__ = ["Method", "Unit", "get", "methods"]
 
@@ -23,10 +23,10 @@ def get(name: str) -> Callable[..., Any]:
     """Returns the method of that name, such as "grad_cam".
 
     Raises:
-      InputError: there is none; the message lists those that are.
+      InputError: there is none; the message names the nearest, and lists all.
     """
     if name not in FILE_OF:
-        raise InputError(f"no method {name!r}: use one of {', '.join(FILE_OF)}")
+        raise InputError(unknown("method", name, FILE_OF))
     file = importlib.import_module(f"saliency_jax.attribution.{FILE_OF[name]}")
     return getattr(file, name)
 

@@ -11,12 +11,10 @@ much each method's maps still are the same (Adebayo et al.: a map that stays doe
 explain the classifier).
 """
 
-import ast
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +23,8 @@ from jaxtyping import UInt8
 
 from saliency_jax import attribution
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.registry import Method, describe
+from saliency_jax.attribution.named import method_of
+from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.data import transforms
 from saliency_jax.errors import InputError, run_command
@@ -107,7 +106,7 @@ def explain_files(
     Raises:
       InputError: for anything that is not there, or does not fit.
     """
-    functions = dict(_parsed(text) for text in methods)
+    functions = {text: method_of(text) for text in methods}
     if masker:
         method = attribution.get("trained_masker")
         trained = functools.partial(method, masker=load_masker(masker))
@@ -196,29 +195,6 @@ def _read(path: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"{path} is not a picture that OpenCV reads") from error
     cut = transforms.resize_and_centre_crop(decoded, round(size * 8 / 7), size)
     return cut["image"]
-
-
-def _parsed(text: str) -> tuple[str, Callable[..., Any]]:
-    """A method of the command line, its options filled in, by what names it."""
-    name, *given = text.split(":")
-    method = attribution.get(name)
-    known = describe(name, method).options
-    options = {}
-    for assignment in given:
-        option, equals, value = assignment.partition("=")
-        if not equals or option not in known:
-            raise InputError(
-                f"{text}: {name} has no option {option!r}: use one of "
-                f"{', '.join(known) or 'none at all'}, as in name:option=value"
-            )
-        try:
-            options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[option] = value  # a word
-        choices = known[option].choices
-        if choices and options[option] not in choices:
-            raise InputError(f"{text}: {option} is one of {choices}")
-    return text, functools.partial(method, **options)
 
 
 def _description(method: Method) -> str:

@@ -47,8 +47,12 @@ def test_all_are_listed_with_their_options():
     )
     assert listed["rise"].stochastic and not listed["gradient"].stochastic
     assert attribution.get("grad_cam") is attribution.grad_cam
-    with pytest.raises(InputError, match="no method 'gradcam': use one of gradient, "):
-        attribution.get("gradcam")
+    for wrong, message in (
+        ("gradcam", r"no method 'gradcam' \(did you mean grad_cam\?\): use one"),
+        ("zzz", "no method 'zzz': use one of gradient, "),
+    ):
+        with pytest.raises(InputError, match=message):
+            attribution.get(wrong)
 
 
 @every_method
