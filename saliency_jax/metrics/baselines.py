@@ -1,11 +1,12 @@
-"""Rectangles that need no model, for the same table: what a mask has to beat.
+"""Rectangles and maps that need no model: what a mask or a map has to beat.
 
-Each returns `[B, 4]` boxes `ymin, xmin, ymax, xmax` with half-open edges in pixels of
-the crop, for `localisation.rectangle_scores`.
+A rectangle is a box `ymin, xmin, ymax, xmax` with half-open edges in pixels of the crop
+for each image, `[B, 4]`, for `localisation.rectangle_scores`.
 """
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
 
@@ -67,3 +68,33 @@ def ground_truth_box(
     xmin, ymin, xmax, ymax = np.moveaxis(visible, -1, 0)
     largest = np.argmax((xmax - xmin) * (ymax - ymin), axis=1)
     return visible[np.arange(len(visible)), largest][:, [1, 0, 3, 2]]
+
+
+def centre_gaussian(count: int, size: int) -> Float[np.ndarray, "B S S"]:
+    """A Gaussian about the centre, a quarter of the side wide, `count` times."""
+    places = (np.arange(size) + 0.5 - size / 2) / (size / 4)
+    profile = np.exp(-(places**2) / 2)
+    return np.tile(np.outer(profile, profile).astype(np.float32), (count, 1, 1))
+
+
+def edges(images: UInt8[np.ndarray, "B S S 3"]) -> Float[np.ndarray, "B S S"]:
+    """The gradient's length by Sobel's filters, of the images in grey."""
+
+    def length(image: UInt8[np.ndarray, "S S 3"]) -> Float[np.ndarray, "S S"]:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        across, down = (cv2.Sobel(grey, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+        return np.hypot(across, down)
+
+    return np.stack([length(image) for image in images])
+
+
+def random_maps(
+    places: Int[np.ndarray, "B"], size: int, seed: int
+) -> Float[np.ndarray, "B S S"]:
+    """Uniform noise in [0, 1), of each image by its place in the data."""
+    return np.stack(
+        [
+            np.random.default_rng([seed, place]).random((size, size), np.float32)
+            for place in places.tolist()
+        ]
+    )

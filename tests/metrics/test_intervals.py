@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from saliency_jax.metrics.intervals import mean_interval, wilson_interval
+from saliency_jax.metrics.intervals import (
+    bootstrap_interval,
+    mean_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_known_values():
@@ -42,3 +46,31 @@ def test_intervals_cover_the_truth_19_times_in_20():
     for intervals, truth in ((shares, 0.3), (means, 2 / 7)):
         covered = np.mean([low <= truth <= high for low, high in intervals])
         assert 0.925 < covered < 0.975
+
+
+def test_the_bootstrap_agrees_with_the_other_two():
+    rng = np.random.default_rng(0)
+    hits = rng.random(500) < 0.3
+    value, interval = bootstrap_interval(hits, lambda means: means)
+    assert value == hits.mean()
+    assert interval == pytest.approx(wilson_interval(int(hits.sum()), 500), abs=0.006)
+    values = rng.beta(2, 5, 500)
+    value, interval = bootstrap_interval(values, lambda means: means)
+    assert value == pytest.approx(values.mean())
+    assert interval == pytest.approx(mean_interval(values), abs=0.003)
+
+
+def test_the_bootstrap_of_a_maximum_and_of_one_image():
+    rng = np.random.default_rng(0)
+    hits = rng.random((300, 4)) < (0.2, 0.5, 0.4, 0.1)
+    best = lambda means: means.max(axis=1)
+    value, (low, high) = bootstrap_interval(hits, best)
+    assert value == hits.mean(axis=0).max() and low < value < high
+    # Of the best of several nearly equal ones the bootstrap is above the one alone.
+    equal = rng.random((300, 8)) < 0.5
+    _, (low, _) = bootstrap_interval(equal, best)
+    assert low > bootstrap_interval(equal[:, 0], lambda means: means)[1][0]
+    alone = float(hits[0].max())
+    assert bootstrap_interval(hits[:1], best) == (alone, (alone, alone))
+    assert bootstrap_interval(hits, best) == bootstrap_interval(hits, best)
+    assert bootstrap_interval(hits, best, seed=1) != bootstrap_interval(hits, best)

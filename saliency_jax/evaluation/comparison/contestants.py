@@ -1,0 +1,220 @@
+"""What stands in the rows of a comparison: methods, trained maskers, baselines."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from saliency_jax.attribution.named import method_of
+from saliency_jax.attribution.registry import FILE_OF, describe
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.runs import Run
+from saliency_jax.metrics import baselines
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.saliency import saliency_fn
+from saliency_jax.types import Batch
+
+Explain = Callable[..., Float[Array | np.ndarray, "B H W"]]
+"""Called as `explain(classifier, batch, targets, key)`."""
+
+
+class Contestant(NamedTuple):
+    """A row.
+
+    Attributes:
+      title: its name in the table.
+      kind: what it is.
+      explain: what gives its maps.
+      image_size: side in pixels of the images that it is shown.
+      is_mask: whether its maps are masks in [0, 1], used as they are.
+      asks: whether its maps depend on the classifier that is explained.
+      of_class: whether they depend on the class that is asked for.
+      is_random: whether they depend on the key.
+      is_box: whether a map is a rectangle, which is its own box.
+      knows_truth: whether it is made from the boxes that it is scored by.
+      origin: what its figures go back to besides the classifier; where it changes, they
+        are measured again.
+    """
+
+    title: str
+    kind: Literal["method", "masker", "baseline"]
+    explain: Explain
+    image_size: int
+    is_mask: bool = False
+    asks: bool = True
+    of_class: bool = True
+    is_random: bool = False
+    is_box: bool = False
+    knows_truth: bool = False
+    origin: tuple[str, ...] = ()
+
+
+def methods(
+    texts: Sequence[str], image_size: int, batch_size: int
+) -> dict[str, Contestant]:
+    """The methods that a user names, by their texts.
+
+    Args:
+      texts: see `attribution.named.method_of`.
+      image_size: side in pixels of the images.
+      batch_size: how many images go through the classifier at once.
+
+    Raises:
+      InputError: there is no such method or option, or a text comes twice.
+    """
+    rows = {}
+    for text in texts:
+        if text in rows:
+            raise InputError(f"the method {text} is named twice: name each row once")
+        method = method_of(text)
+        if method.func.__name__ == "trained_masker":
+            raise InputError("trained_masker: name the run as one of --maskers instead")
+        rows[text] = Contestant(
+            title=text,
+            kind="method",
+            explain=functools.partial(_explain, method, batch_size),
+            image_size=image_size,
+            is_random=describe(method.func.__name__, method.func).stochastic,
+        )
+    return rows
+
+
+def _explain(
+    method: Callable[..., Array],
+    batch_size: int,
+    classifier: Classifier,
+    batch: Batch,
+    targets: Int[Array | np.ndarray, "B"],
+    key: Array,
+) -> Float[Array, "B H W"]:
+    return method(classifier, batch["image"], targets, key=key, batch_size=batch_size)
+
+
+def maskers(runs: Mapping[str, Run]) -> dict[str, Contestant]:
+    """The maskers of runs, by name; each is shown images of its own size."""
+    return {
+        name: Contestant(
+            title=name,
+            kind="masker",
+            explain=functools.partial(_mask, run),
+            image_size=run.image_size,
+            is_mask=True,
+            asks=False,
+            of_class=run.stage == "black_box",
+            origin=(str(run.workdir.resolve()), run.stage, str(run.step)),
+        )
+        for name, run in runs.items()
+    }
+
+
+def _mask(
+    run: Run,
+    classifier: Classifier,
+    batch: Batch,
+    targets: Int[Array | np.ndarray, "B"],
+    key: Array,
+) -> Float[Array, "B H W"]:
+    return saliency_fn(run.masker, batch["image"], targets)
+
+
+def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
+    """The baselines, which are always in the table.
+
+    Args:
+      image_size: side in pixels of the images.
+      seed: of the random maps.
+    """
+
+    def rectangle(name: str, batch: Batch) -> Float[np.ndarray, "B S S"]:
+        boxes = baselines.rectangles(
+            batch["boxes_pixels"], batch["original_size"], image_size
+        )[name]
+        return baselines.rectangle_masks(boxes, image_size).astype(np.float32)
+
+    def count(batch: Batch) -> int:
+        return len(batch["image"])
+
+    maps = {
+        "whole_image": functools.partial(rectangle, "whole_image"),
+        "center_box": functools.partial(rectangle, "center_box"),
+        "ground_truth_box": functools.partial(rectangle, "ground_truth_box"),
+        "centre_gaussian": lambda b: baselines.centre_gaussian(count(b), image_size),
+        "edges": lambda b: baselines.edges(b["image"]),
+        "random": lambda b: baselines.random_maps(b["place"], image_size, seed),
+    }
+    titles = {
+        "whole_image": "whole image",
+        "center_box": "centre box",
+        "ground_truth_box": "ground-truth box",
+        "centre_gaussian": "centre Gaussian",
+    }
+    boxes = ("whole_image", "center_box", "ground_truth_box")
+    return {
+        name: Contestant(
+            title=titles.get(name, name),
+            kind="baseline",
+            explain=functools.partial(_without_classifier, make),
+            image_size=image_size,
+            is_mask=name in boxes,
+            asks=False,
+            of_class=False,
+            is_box=name in boxes,
+            knows_truth=name == "ground_truth_box",
+            origin=(str(seed),) if name == "random" else (),
+        )
+        for name, make in maps.items()
+    }
+
+
+def _without_classifier(
+    make: Callable[[Batch], Float[np.ndarray, "B S S"]],
+    classifier: Classifier,
+    batch: Batch,
+    targets: Any,
+    key: Array,
+) -> Float[np.ndarray, "B S S"]:
+    return make(batch)
+
+
+def maps_of(
+    contestant: Contestant,
+    classifier: Classifier,
+    batch: Batch,
+    targets: Int[Array | np.ndarray, "B"],
+    key: Array,
+    size: int,
+) -> Float[np.ndarray, "B S S"]:
+    """Returns a contestant's maps of a batch, at the comparison's size.
+
+    Raises:
+      InputError: they are not finite, or not one map for each image.
+    """
+    maps = contestant.explain(classifier, batch, targets, key)
+    if maps.shape[:1] != batch["label"].shape or maps.ndim != 3:
+        raise InputError(
+            f"{contestant.title} gives an array of shape {maps.shape} for "
+            f"{len(batch['label'])} images: expected a map [B, H, W]"
+        )
+    if maps.shape[1:] != (size, size):
+        maps = resized(jnp.asarray(maps), size)
+    maps = np.asarray(maps, np.float32)
+    if not np.isfinite(maps).all():
+        raise InputError(
+            f"the maps of {contestant.title} are not finite: its masker's training, or "
+            "the classifier's, diverged"
+        )
+    return maps
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def resized(maps: Num[Array, "B h w"], size: int) -> Float[Array, "B S S"]:
+    """Maps at another size, bilinearly."""
+    return jax.image.resize(maps, (len(maps), size, size), "linear")
+
+
+NAMES = tuple(name for name in FILE_OF if name != "trained_masker")
+"""Of all methods that a row can be of."""

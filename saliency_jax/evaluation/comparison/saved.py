@@ -1,0 +1,70 @@
+"""What a pass measured, on disk as soon as it is done; a stopped comparison goes on."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_jax.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+
+
+def path_of(out: Path, row: str, what: str) -> Path:
+    """The file of one pass of one row; rows of any name have files of their own."""
+    readable = re.sub(r"[^A-Za-z0-9_.=-]+", "-", row)[:60].strip("-.")
+    unique = hashlib.sha256(row.encode()).hexdigest()[:8]
+    return out / "rows" / f"{readable}-{unique}" / f"{what}.npz"
+
+
+def load(path: Path, settings: Mapping[str, Any]) -> Arrays | None:
+    """Returns what was measured with these settings; None if nothing was.
+
+    What was measured with others, or is damaged, is named and measured again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        filed = json.loads(str(arrays.pop("settings")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        print(f"{path} cannot be read ({error}): measured again", file=sys.stderr)
+        return None
+    now = json.loads(json.dumps(settings))
+    if filed == now:
+        return arrays
+    names = {name for name in (filed | now) if filed.get(name) != now.get(name)}
+    print(
+        f"{path} is of another {', '.join(sorted(names))}: measured again",
+        file=sys.stderr,
+    )
+    return None
+
+
+def save(path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Writes what was measured, all of it or nothing.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez_compressed(file, settings=json.dumps(settings), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): free the disk or name "
+            "another folder as --out; the rows before it are kept"
+        ) from error
