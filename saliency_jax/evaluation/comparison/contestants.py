@@ -35,7 +35,9 @@ class Contestant(NamedTuple):
       of_class: whether they depend on the class that is asked for.
       is_random: whether they depend on the key.
       is_box: whether a map is a rectangle, which is its own box.
-      knows_truth: whether it is made from the boxes that it is scored by.
+      knows_truth: whether it is made from filed boxes.
+      own_classes: what gives the classes of a batch, of its size, by a masker's own
+        classifier.
       origin: what its figures go back to besides the classifier; where it changes, they
         are measured again.
     """
@@ -50,6 +52,7 @@ class Contestant(NamedTuple):
     is_random: bool = False
     is_box: bool = False
     knows_truth: bool = False
+    own_classes: Callable[[Batch], Int[np.ndarray, "B"]] | None = None
     origin: tuple[str, ...] = ()
 
 
@@ -105,7 +108,8 @@ def maskers(runs: Mapping[str, Run]) -> dict[str, Contestant]:
             is_mask=True,
             asks=False,
             of_class=run.stage == "black_box",
-            origin=(str(run.workdir.resolve()), run.stage, str(run.step)),
+            own_classes=functools.partial(_own_classes, run),
+            origin=(str(run.workdir.resolve()), _trained_as(run), str(run.step)),
         )
         for name, run in runs.items()
     }
@@ -119,6 +123,21 @@ def _mask(
     key: Array,
 ) -> Float[Array, "B H W"]:
     return saliency_fn(run.masker, batch["image"], targets)
+
+
+def _own_classes(run: Run, batch: Batch) -> Int[np.ndarray, "B"]:
+    return np.asarray(_classes(run.masker.classifier, batch["image"]))
+
+
+@jax.jit
+def _classes(classifier: Classifier, images: Num[Array, "B H W 3"]) -> Int[Array, "B"]:
+    return jnp.argmax(classifier(images), axis=-1)
+
+
+def _trained_as(run: Run) -> str:
+    """CASM, its Baseline without a pool or a training classifier, or a black box's."""
+    thinning = run.config.get("casm", {}).get("thinning")
+    return "baseline" if thinning == "F" else run.stage
 
 
 def trivial(image_size: int, seed: int) -> dict[str, Contestant]:

@@ -1,0 +1,320 @@
+"""The pass that compares maps with boxes and pixel masks, and the figures of it.
+
+Maps are of the true class, so an error is of the map alone ("GT-known"); the errors
+that count the predicted class as well follow from the classifier's ranks.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int
+
+from saliency_jax.evaluation.comparison.contestants import Contestant
+from saliency_jax.evaluation.comparison.costs import Cost
+from saliency_jax.evaluation.comparison.passes import Mapped, Setting, joined, mapped
+from saliency_jax.evaluation.comparison.saved import Arrays
+from saliency_jax.metrics import box_accuracy, map_boxes, pixel_precision, pointing
+from saliency_jax.metrics.complexity import complexity, sparseness
+from saliency_jax.metrics.ilsvrc import box_hits, localisation_errors
+from saliency_jax.metrics.intervals import bootstrap_interval
+from saliency_jax.metrics.localisation import casm_scores, rectangle_scores, tight_box
+from saliency_jax.metrics.raw_maps import min_max_normalised
+from saliency_jax.report.comparison import Figure, Metric
+from saliency_jax.segmentation import graph_cut_boxes
+
+GRAPH_CUT = "graph_cut"
+RULES = (*map_boxes.RULES, GRAPH_CUT)
+
+IMAGES_PER_TASK = 8  # a few MB at 224 pixels, near the cores
+
+METRICS = {
+    "gt_known": Metric(
+        "GT-known error %",
+        "lower",
+        "per_cent",
+        "localisation",
+        "share of images whose predicted box misses every filed box",
+    ),
+    "top1": Metric(
+        "top-1 error %",
+        "lower",
+        "per_cent",
+        "localisation",
+        "the box misses, or the classifier's first class is wrong",
+    ),
+    "top5": Metric(
+        "top-5 error %",
+        "lower",
+        "per_cent",
+        "localisation",
+        "the box misses, or the true class is not among the classifier's first five",
+    ),
+    "om": Metric(
+        "OM, own classifier %",
+        "lower",
+        "per_cent",
+        "localisation",
+        "the box misses, or the classifier trained beside the masker is wrong",
+    ),
+    "f1": Metric(
+        "F1 %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "of the map, from 0 to 1, with the best filed box, by CASM's scorer",
+    ),
+    "iou": Metric(
+        "box IoU %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "intersection over union of the predicted with the best filed box",
+    ),
+    "max_box_acc": Metric(
+        "MaxBoxAcc %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "box of the largest contour, IoU of one half, at the best threshold of all",
+    ),
+    "max_box_acc_v2": Metric(
+        "MaxBoxAccV2 %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "any contour's box, mean over IoU of 0.3, 0.5 and 0.7, each at its best "
+        "threshold",
+    ),
+    "pointing": Metric(
+        "pointing %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "the greatest value is nearer than 15 pixels to a filed box; mean over classes",
+    ),
+    "energy_pointing": Metric(
+        "energy in boxes %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "share of the positive mass that lies in filed boxes",
+    ),
+    "pxap": Metric(
+        "PxAP %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "area under precision over recall of all pixels, against exact masks",
+    ),
+    "sparseness": Metric(
+        "sparseness", "", "number", "maps", "Gini index of the absolute values"
+    ),
+    "complexity": Metric(
+        "complexity", "", "number", "maps", "entropy of the absolute values' shares"
+    ),
+    "box_area": Metric(
+        "box area %", "", "per_cent", "maps", "share of the image in the predicted box"
+    ),
+}
+
+PIXELS = 256  # bins of PxAP that are kept of each image, of wsolevaluation's 1,000
+
+
+class BoxRule(NamedTuple):
+    """How a map becomes a box.
+
+    Attributes:
+      name: one of `RULES`.
+      convention: of a hit, one of `metrics.ilsvrc.CONVENTIONS`.
+    """
+
+    name: str
+    convention: str
+
+
+def measure(
+    contestant: Contestant, setting: Setting, rule: BoxRule
+) -> tuple[Arrays, Cost]:
+    """Measures a contestant's maps of all images.
+
+    Threads measure one batch while the device computes the next.
+
+    Raises:
+      InputError: its maps are not finite, or there is not one for each image.
+    """
+    cv2.setNumThreads(1)  # the pool's threads are enough
+    cost = Cost()
+    tasks: list[Future] = []
+    pending: list[Future] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        for part in mapped(contestant, setting, setting.count):
+            cost = part.cost
+            wait(pending)  # bounds the maps that are kept
+            pending = [
+                threads.submit(_measured, contestant, _some(part, first), rule)
+                for first in range(0, len(part.maps), IMAGES_PER_TASK)
+            ]
+            tasks += pending
+        parts = [task.result() for task in tasks]
+    return joined(parts), cost
+
+
+def _some(part: Mapped, first: int) -> Mapped:
+    chosen = slice(first, first + IMAGES_PER_TASK)
+    own = None if part.own_classes is None else part.own_classes[chosen]
+    batch = {name: values[chosen] for name, values in part.batch.items()}
+    return part._replace(batch=batch, maps=part.maps[chosen], own_classes=own)
+
+
+def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
+    maps, batch = part.maps, part.batch
+    size = maps.shape[1]
+    filed = batch["boxes_pixels"], batch["original_size"]
+    masks = maps if contestant.is_mask else min_max_normalised(maps)
+    boxes = _boxes(contestant, maps, batch["image"], rule.name)
+    hits = box_hits(boxes, *filed, size, rule.convention)
+    contours = box_accuracy.contour_hits(masks, *filed)
+    regions = pointing.box_regions(*filed, size)
+    scores = (
+        rectangle_scores(boxes[:, 0], *filed, size)
+        if contestant.is_box
+        else casm_scores(masks, *filed)
+    )
+    measured = {
+        "scored": hits.scored,
+        "boxes": boxes.astype(np.int16),
+        "iou": hits.iou.astype(np.float32),
+        "hit": hits.hit,
+        "f1": scores.f1,
+        "largest": contours.largest[..., 1],  # at 0.5, the second of its levels
+        "every": contours.every,
+        "points": pointing.pointing_hits(pointing.peaks(maps), regions),
+        "energy": pointing.energy_inside(maps, regions),
+        "sparseness": sparseness(maps),
+        "complexity": complexity(maps),
+    }
+    if "object_mask" in batch:
+        bins = np.linspace(0, 1, PIXELS, endpoint=False)
+        counts = pixel_precision.pixel_counts(
+            masks, batch["object_mask"], thresholds=bins
+        )
+        measured["pixels"] = np.stack(counts, axis=1)
+    if part.own_classes is not None:
+        measured["own_correct"] = part.own_classes == batch["label"]
+    return measured
+
+
+def _boxes(
+    contestant: Contestant, maps: Float[np.ndarray, "B S S"], images: Any, rule: str
+) -> Int[np.ndarray, "B A 4"]:
+    if contestant.is_box:
+        tight = [tight_box(mask > 0) or map_boxes.NO_BOX for mask in maps]
+        return np.asarray(tight, int)[:, None]
+    if rule == GRAPH_CUT:
+        return graph_cut_boxes(images, maps)[:, None]
+    return map_boxes.grid_boxes(maps, rule, normalise=not contestant.is_mask)
+
+
+def chosen_boxes(arrays: Arrays) -> tuple[Int[np.ndarray, "n 4"], np.ndarray]:
+    """Returns the box of each image at the alpha that other images chose, and it.
+
+    Args:
+      arrays: of `measure`.
+
+    Returns:
+      The boxes, and which of the grid's alphas each image got.
+    """
+    chosen = map_boxes.choose_alphas(arrays["hit"], arrays["scored"])
+    each = np.arange(len(chosen))
+    return arrays["boxes"][each, chosen].astype(int), chosen
+
+
+def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
+    """Returns the figures of a row, each with its bootstrap interval.
+
+    Args:
+      arrays: of `measure`.
+      answers: of the classifier to the same images.
+      size: side in pixels of the maps.
+    """
+    boxes, chosen = chosen_boxes(arrays)
+    each, scored = np.arange(len(chosen)), arrays["scored"]
+    found = {name: mean_figure(arrays[name]) for name in ("sparseness", "complexity")}
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+    found["box_area"] = mean_figure(area)
+    if "pixels" in arrays:
+        found["pxap"] = _figure(arrays["pixels"], _pixel_precision(len(each)))
+    if not scored.any():
+        return found
+    hit = arrays["hit"][each, chosen]
+    ranks = answers["rank"][: len(each), None] == np.arange(5)
+    errors = localisation_errors(hit, ranks)
+    means = {
+        **errors._asdict(),
+        "f1": arrays["f1"],
+        "iou": arrays["iou"][each, chosen],
+        "energy_pointing": arrays["energy"],
+    }
+    if "own_correct" in arrays:
+        means["om"] = ~(hit & arrays["own_correct"])
+    found |= {name: mean_figure(values[scored]) for name, values in means.items()}
+    best = lambda means: means.max(axis=1)
+    found["max_box_acc"] = _figure(arrays["largest"][scored], best)
+    found["max_box_acc_v2"] = _figure(
+        arrays["every"][scored], lambda means: means.max(axis=1).mean(axis=1)
+    )
+    labels = answers["label"][: len(each)][scored]
+    _, classes = np.unique(labels, return_inverse=True)
+    of_class = classes[:, None] == np.arange(classes.max() + 1)
+    points = arrays["points"][scored, None] & of_class
+    found["pointing"] = _figure(np.stack([points, of_class], axis=1), _class_mean)
+    return found
+
+
+def _class_mean(means: Float[np.ndarray, "R 2 K"]) -> Float[np.ndarray, "R"]:
+    """The mean over the classes that a resample holds."""
+    hits, images = means[:, 0], means[:, 1]
+    shares = np.divide(hits, images, out=np.zeros_like(hits), where=images > 0)
+    return shares.sum(axis=1) / (images > 0).sum(axis=1)
+
+
+def _pixel_precision(
+    count: int,
+) -> Callable[[Float[np.ndarray, "R 2 T"]], Float[np.ndarray, "R"]]:
+    def of_means(means: Float[np.ndarray, "R 2 T"]) -> Float[np.ndarray, "R"]:
+        counts = np.rint(means * count).astype(int)
+        return pixel_precision.average_precision(counts[:, 0], counts[:, 1])
+
+    return of_means
+
+
+def mean_figure(values: np.ndarray) -> Figure:
+    """The mean over images, `[n]`, with its interval."""
+    return _figure(values, lambda means: means)
+
+
+def _figure(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> Figure:
+    value, interval = bootstrap_interval(values, statistic)
+    return Figure(value, interval, len(values))
+
+
+def rule_in_words(arrays: Arrays, rule: BoxRule, contestant: Contestant) -> str:
+    """Returns how a row's boxes came about, with the alphas that were chosen."""
+    if contestant.is_box:
+        return "its own box"
+    hit = f"hit at IoU {'>= 0.5' if rule.convention == 'inclusive' else '> 0.5'}"
+    if rule.name in ("quantile", GRAPH_CUT):
+        return f"{rule.name}; {hit}"
+    _, chosen = chosen_boxes(arrays)
+    alphas = sorted({map_boxes.ALPHAS[rule.name][index] for index in chosen})
+    told = " and ".join(f"{alpha:g}" for alpha in alphas)
+    return f"{rule.name}, alpha {told} by the other half of the images; {hit}"
+
+
+def settings(rule: BoxRule, setting: Setting) -> Mapping[str, Any]:
+    """What else the arrays depend on."""
+    return {"box": rule.name, "convention": rule.convention, "count": setting.count}

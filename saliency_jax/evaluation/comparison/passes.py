@@ -1,0 +1,184 @@
+"""How a contestant goes over the images, in batches, with its maps and their cost."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from tqdm import tqdm
+
+from saliency_jax import prng
+from saliency_jax.data import pipeline
+from saliency_jax.data.sources import Source
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.comparison import costs
+from saliency_jax.evaluation.comparison.contestants import Contestant, maps_of
+from saliency_jax.evaluation.comparison.saved import Arrays
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.objectives import terms
+from saliency_jax.types import Batch, Images, Labels
+
+
+class Setting(NamedTuple):
+    """What all contestants share.
+
+    Attributes:
+      classifier: that is explained.
+      image_size: side in pixels of its images, and of all maps that are measured.
+      source: the data.
+      count: how many of its images, the first ones, are looked at.
+      batch_size: how many at once.
+      num_threads: that read images.
+      seed: of the draws.
+      answers: of the classifier to the images as they are, see `classify`.
+    """
+
+    classifier: Classifier
+    image_size: int
+    source: Source
+    count: int
+    batch_size: int
+    num_threads: int
+    seed: int
+    answers: Arrays
+
+    def batches(self, image_size: int, count: int) -> Iterator[Batch]:
+        """The first images, each with its `place` in the data; the last is padded."""
+        batches = pipeline.eval_batches(
+            self.source,
+            batch_size=self.batch_size,
+            image_size=image_size,
+            num_threads=self.num_threads,
+            limit=count,
+        )
+        for number, batch in enumerate(batches):
+            places = number * self.batch_size + np.arange(self.batch_size)
+            yield batch | {"place": np.minimum(places, count - 1)}
+
+    def key(self, stream: str) -> Array:
+        """The key of what is random."""
+        return prng.stream_key(jax.random.key(self.seed), stream)
+
+
+class Mapped(NamedTuple):
+    """A batch without its padding, and its maps.
+
+    Attributes:
+      batch: at the comparison's size.
+      maps: of a contestant.
+      cost: of all maps so far.
+      own_classes: that a masker's own classifier predicts; None of what has none.
+    """
+
+    batch: Batch
+    maps: Float[np.ndarray, "B S S"]
+    cost: costs.Cost
+    own_classes: Int[np.ndarray, "B"] | None
+
+
+def mapped(
+    contestant: Contestant,
+    setting: Setting,
+    count: int,
+    targets: str = "label",
+    doing: str = "",
+) -> Iterator[Mapped]:
+    """Has a contestant make its maps of the first images.
+
+    Args:
+      contestant: any.
+      setting: what all share.
+      count: how many images.
+      targets: which class is explained: "label", the true one, or "predicted".
+      doing: what a progress bar says beside the contestant's title.
+
+    Raises:
+      InputError: its maps are not finite, or there is not one for each image.
+    """
+    explain = functools.partial(maps_of, contestant)
+    shown = setting.batches(contestant.image_size, count)
+    size = setting.image_size
+    same = contestant.image_size == size
+    measured = shown if same else setting.batches(size, count)
+    key, cost = setting.key("maps"), costs.Cost()
+    costs.forget_peak()
+    bar = tqdm(total=count, disable=None, unit="image")
+    bar.set_description(f"{contestant.title} {doing}".strip())
+    with bar:
+        for batch in shown:
+            asked = batch["label"]
+            if targets == "predicted":
+                asked = setting.answers["predicted"][batch["place"]]
+            given = setting.classifier, batch, jnp.asarray(asked), key, size
+            valid = np.asarray(batch["valid"])
+            maps, cost = costs.call(cost, explain, *given, images=int(valid.sum()))
+            own = contestant.own_classes and contestant.own_classes(batch)[valid]
+            batch = batch if same else next(measured)
+            bar.update(int(valid.sum()))
+            cost = cost._replace(peak_bytes=costs.peak_bytes())
+            yield Mapped(without_padding(batch), maps[valid], cost, own)
+
+
+def without_padding(batch: Batch) -> Batch:
+    """The images of a batch that count."""
+    valid = np.asarray(batch["valid"])
+    return {name: np.asarray(values)[valid] for name, values in batch.items()}
+
+
+def joined(parts: list[dict[str, np.ndarray]]) -> Arrays:
+    """Puts what was measured on several batches together, in order."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def classify(setting: Setting) -> Arrays:
+    """Returns what the classifier answers to the images as they are.
+
+    "label" and "predicted" classes, the "rank" of the true one (0 is the first), its
+    "probability", and of the data "boxes_pixels" and "original_size".
+
+    Raises:
+      InputError: its logits are not finite.
+    """
+    parts = []
+    for batch in setting.batches(setting.image_size, setting.count):
+        answers = _answers(setting.classifier, batch["image"], batch["label"])
+        part = batch | {name: np.asarray(values) for name, values in answers.items()}
+        kept = (*answers, "label", "boxes_pixels", "original_size")
+        parts.append(without_padding({n: part[n] for n in (*kept, "valid")}))
+    found = joined(parts)
+    if not np.isfinite(found["probability"]).all():
+        raise InputError(
+            "the logits of the classifier are not finite: its training diverged; name "
+            "another as --classifier"
+        )
+    return found
+
+
+@jax.jit
+def _answers(
+    classifier: Classifier, images: Images, labels: Labels
+) -> dict[str, Float[Array, "B"] | Int[Array, "B"]]:
+    logits = classifier(images)
+    true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    log_probability = terms.log_probability(logits, labels, classifier.output)
+    return {
+        "predicted": jnp.argmax(logits, axis=-1),
+        "rank": jnp.sum(logits > true, axis=-1),
+        "probability": jnp.exp(log_probability),
+    }
+
+
+def described(setting: Setting) -> dict[str, Any]:
+    """What the figures of every row depend on, as far as the data go."""
+    source = setting.source
+    return {
+        "data": source.name,
+        "split": source.split,
+        "images in all": len(source),
+        "size": setting.image_size,
+        "seed": setting.seed,
+        "batch": setting.batch_size,
+    }
