@@ -38,9 +38,10 @@ def load_classifier(named: str | Path) -> Classifier:
     """Loads a trained classifier.
 
     Args:
-      named: the workdir of a run of any stage, whose last checkpoint is taken, or
+      named: the workdir of a run of any stage, whose last checkpoint is taken;
         `NETWORK=FILE`, a network of `models.create.BACKBONES` and its weights, such as
-        "mobilenet_v2=mobilenet_v2_tf.safetensors".
+        "mobilenet_v2=mobilenet_v2_tf.safetensors"; or `package.module:function`, a
+        function of yours from images in [0, 1] to logits, or a `Classifier`.
 
     Returns:
       The classifier, in float32. A weights file does not name its classes, so that one
@@ -65,14 +66,16 @@ def load(named: str, role: str) -> Loaded:
         return _of_run(path)
     if equals:
         return _of_file(network, Path(file))
+    if ":" in named:
+        return Loaded(own_black_box(named, flag=role), path)
     if path.is_file():
         raise InputError(
             f"{role} {named} is a file, which does not say of which network: name it "
             f"as NETWORK={named}, such as mobilenet_v2={named}"
         )
     raise InputError(
-        f"{role} {named} does not exist: name the workdir of a run, or NETWORK=FILE, "
-        "such as mobilenet_v2=mobilenet_v2_tf.safetensors"
+        f"{role} {named} does not exist: name the workdir of a run, NETWORK=FILE, such "
+        "as mobilenet_v2=mobilenet_v2_tf.safetensors, or package.module:function"
     )
 
 

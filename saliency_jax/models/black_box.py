@@ -38,7 +38,9 @@ def create_black_box(config: Mapping[str, Any] | ConfigDict) -> Classifier:
     )
 
 
-def own_black_box(name: str, output: str = "softmax") -> Classifier:
+def own_black_box(
+    name: str, output: str = "softmax", flag: str = "config.classifier.function"
+) -> Classifier:
     """Returns the user's function, or `Classifier`, of that name as a classifier.
 
     Args:
@@ -46,11 +48,12 @@ def own_black_box(name: str, output: str = "softmax") -> Classifier:
         logits.
       output: what the logits mean, one of `models.classifier.OUTPUTS`. A `Classifier`
         says it itself.
+      flag: what a message calls the name.
 
     Raises:
       InputError: there is nothing of that name.
     """
-    function = find_function(name, "config.classifier.function")
+    function = find_function(name, flag)
     if isinstance(function, Classifier):
         return function
     return Classifier.from_function(function, output=output)

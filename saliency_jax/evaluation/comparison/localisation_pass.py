@@ -30,6 +30,8 @@ GRAPH_CUT = "graph_cut"
 RULES = (*map_boxes.RULES, GRAPH_CUT)
 
 IMAGES_PER_TASK = 8  # a few MB at 224 pixels, near the cores
+THUMBNAILS = 1000  # images whose maps are kept for the report
+THUMBNAIL = 112  # pixels of their sides
 
 METRICS = {
     "gt_known": Metric(
@@ -136,12 +138,14 @@ class BoxRule(NamedTuple):
     convention: str
 
 
-def measure(
-    contestant: Contestant, setting: Setting, rule: BoxRule
-) -> tuple[Arrays, Cost]:
+def measure(contestant: Contestant, setting: Setting, rule: BoxRule) -> Arrays:
     """Measures a contestant's maps of all images.
 
     Threads measure one batch while the device computes the next.
+
+    Returns:
+      Arrays with a leading axis of images; but "cost" is what the maps took, and
+      "thumbnails" are small maps of the first images alone.
 
     Raises:
       InputError: its maps are not finite, or there is not one for each image.
@@ -160,7 +164,7 @@ def measure(
             ]
             tasks += pending
         parts = [task.result() for task in tasks]
-    return joined(parts), cost
+    return joined(parts) | {"cost": np.asarray(cost, np.float64)}
 
 
 def _some(part: Mapped, first: int) -> Mapped:
@@ -197,6 +201,16 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
         "sparseness": sparseness(maps),
         "complexity": complexity(maps),
     }
+    side = min(size, THUMBNAIL)
+    small = [
+        cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA)
+        for values in maps[batch["place"] < THUMBNAILS]
+    ]
+    shape = len(small), side, side
+    # Of no more range than half precision has; only the report looks at them.
+    small = np.asarray(small, np.float32).reshape(shape)
+    most = np.abs(small).max(axis=(1, 2), keepdims=True, initial=1e-30)
+    measured["thumbnails"] = (small / most).astype(np.float16)
     if "object_mask" in batch:
         bins = np.linspace(0, 1, PIXELS, endpoint=False)
         counts = pixel_precision.pixel_counts(

@@ -1,0 +1,107 @@
+"""Which images the report shows, and the maps of all rows over them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from saliency_jax.data import pipeline
+from saliency_jax.evaluation.comparison.contestants import Contestant
+from saliency_jax.evaluation.comparison.localisation_pass import chosen_boxes
+from saliency_jax.evaluation.comparison.passes import Setting
+from saliency_jax.evaluation.comparison.saved import Arrays
+from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
+from saliency_jax.report.comparison import Gallery
+
+AT_RANDOM = 20
+EXTREMES = 2  # of the best, and of the worst, for each row
+
+
+class Found(NamedTuple):
+    """The best and the worst images of a row.
+
+    best: by the overlap of the predicted box, the best first.
+    worst: the worst first.
+    """
+
+    best: Int[np.ndarray, "_"]
+    worst: Int[np.ndarray, "_"]
+
+
+def make_gallery(
+    setting: Setting,
+    contestants: Mapping[str, Contestant],
+    measured: Mapping[str, Arrays],
+) -> Gallery:
+    """Collects what the report shows.
+
+    Args:
+      setting: what all share.
+      contestants: by row.
+      measured: of each row that has figures, the arrays of its localisation pass.
+    """
+    shown = {
+        name: arrays
+        for name, arrays in measured.items()
+        if not contestants[name].is_box
+    }
+    extremes = {name: _extremes(arrays) for name, arrays in shown.items()}
+    kept = min(len(arrays["thumbnails"]) for arrays in measured.values())
+    at_random = np.random.default_rng(0).permutation(kept)[:AT_RANDOM]
+    both = [places for found in extremes.values() for places in found]
+    places = list(
+        dict.fromkeys(np.concatenate([at_random, *both]).astype(int).tolist())
+    )
+    index = {place: number for number, place in enumerate(places)}
+
+    images, captions, truth = [], [], []
+    names = setting.source.class_names
+    for batch in pipeline.eval_batches(
+        setting.source.subset(places),
+        batch_size=1,
+        image_size=setting.image_size,
+        num_threads=setting.num_threads,
+    ):
+        pixels = batch["boxes_pixels"][0]
+        images.append(batch["image"][0])
+        captions.append(names[int(batch["label"][0])])
+        truth.append(
+            boxes_after_resize_and_crop(
+                pixels[is_filed(pixels)], batch["original_size"][0], setting.image_size
+            ).clip(0, setting.image_size)
+        )
+    predicted = setting.answers["predicted"][places]
+    labels = setting.answers["label"][places]
+    return Gallery(
+        images=np.stack(images),
+        captions=[
+            caption if one == other else f"{caption} (taken for {names[one]})"
+            for caption, one, other in zip(captions, predicted, labels, strict=True)
+        ],
+        truth=truth,
+        maps={
+            name: arrays["thumbnails"][places].astype(np.float32)
+            for name, arrays in shown.items()
+        },
+        boxes={name: chosen_boxes(arrays)[0][places] for name, arrays in shown.items()},
+        best={n: _numbers(found.best, index) for n, found in extremes.items()},
+        worst={n: _numbers(found.worst, index) for n, found in extremes.items()},
+        scores={name: _overlaps(arrays)[places] for name, arrays in shown.items()},
+    )
+
+
+def _overlaps(arrays: Arrays) -> np.ndarray:
+    _, chosen = chosen_boxes(arrays)
+    return arrays["iou"][np.arange(len(chosen)), chosen]
+
+
+def _extremes(arrays: Arrays) -> Found:
+    kept = len(arrays["thumbnails"])
+    boxed = np.flatnonzero(arrays["scored"][:kept])
+    ordered = boxed[np.argsort(-_overlaps(arrays)[boxed], kind="stable")]
+    return Found(ordered[:EXTREMES], ordered[::-1][:EXTREMES])
+
+
+def _numbers(places: Sequence[int], index: Mapping[int, int]) -> list[int]:
+    return [index[int(place)] for place in places]

@@ -1,0 +1,181 @@
+"""What a user asks of a comparison, by names: loaded, checked, measured, written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+
+from saliency_jax.data import sources
+from saliency_jax.data.sources import Source
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.classes import check_classes
+from saliency_jax.evaluation.comparison import catalogue, contestants
+from saliency_jax.evaluation.comparison.box_regressor import supervised
+from saliency_jax.evaluation.comparison.compare import Plan, compare, with_answers
+from saliency_jax.evaluation.comparison.localisation_pass import BoxRule
+from saliency_jax.evaluation.comparison.passes import Setting
+from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
+from saliency_jax.evaluation.runs import load_beside
+from saliency_jax.loading import Loaded, load
+from saliency_jax.models.black_box import count_classes
+from saliency_jax.report import comparison as tables
+from saliency_jax.report.html import write_html
+from saliency_jax.run_config import read_run_config
+from saliency_jax.training import run_folder
+
+IMAGE_SIZE = 224  # of a classifier that does not say what it was trained at
+THREADS = 4
+
+
+class Request(NamedTuple):
+    """The flags of `evaluate.py` that a comparison reads; see there."""
+
+    classifier: str
+    maskers: Sequence[str]
+    methods: Sequence[str]
+    metrics: Sequence[str]
+    data: str
+    data_dir: str
+    split: str | None
+    limit: int | None
+    out: str | Path
+    batch_size: int
+    image_size: int | None
+    box: str
+    convention: str
+    asked: int
+    judges: Sequence[str]
+    crop_classifier: str | None
+    supervised: bool
+    sort: str
+    seed: int
+
+
+def answer(request: Request) -> list[Path]:
+    """Compares what a user names, prints the table, and writes everything.
+
+    Returns:
+      The paths of what was written.
+
+    Raises:
+      InputError: something that was named does not exist or does not fit the rest.
+    """
+    metrics = catalogue.chosen(request.metrics)
+    if request.sort not in metrics:
+        raise InputError(
+            f"--sort={request.sort} is no column: use one of {', '.join(metrics)}"
+        )
+    split = request.split or sources.evaluation_split(request.data, request.data_dir)
+    source = sources.open_source(request.data, request.data_dir, split)
+    loaded = load(request.classifier, "--classifier")
+    size = request.image_size or loaded.image_size or IMAGE_SIZE
+    check_fit(request.classifier, loaded, source, size)
+    rows = contestants.methods(request.methods, size, request.batch_size)
+    rows |= contestants.maskers(load_beside(request.maskers, source, rows))
+    rows |= contestants.trivial(size, request.seed)
+    judge = Judge(loaded.path, loaded.classifier, size, loaded.step)
+    if request.crop_classifier:
+        judge = load_judge(request.crop_classifier, source, size)
+    plan = Plan(
+        setting=Setting(
+            classifier=loaded.classifier,
+            image_size=size,
+            source=source,
+            count=min(request.limit or len(source), len(source)),
+            batch_size=request.batch_size,
+            num_threads=THREADS,
+            seed=request.seed,
+            answers={},
+        ),
+        classifier=identity(request.classifier, loaded),
+        metrics=metrics,
+        rule=BoxRule(request.box, request.convention),
+        asked=request.asked,
+        crop_judge=judge,
+        judges=load_judges(request.judges, source, size),
+        out=Path(request.out),
+    )
+    if request.supervised:
+        rows["box_regressor"] = supervised(with_answers(plan).setting)
+    compared, gallery = compare(plan, rows, describe(request, plan))
+    return write(compared, gallery, request.sort, plan.out)
+
+
+def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
+    """Checks that a classifier tells as many classes apart as the data have.
+
+    Raises:
+      InputError: it does not, or it gives no logits.
+    """
+    if loaded.path.is_dir():
+        check_classes(loaded.path, read_run_config(loaded.path), source)
+    classes = count_classes(loaded.classifier, named, size)
+    if classes != source.num_classes:
+        raise InputError(
+            f"--classifier={named} tells {classes} classes apart, {source.name} has "
+            f"{source.num_classes}: name one that was trained on these classes, or "
+            "other data"
+        )
+
+
+def identity(named: str, loaded: Loaded) -> tuple[str, ...]:
+    """What a classifier's figures go back to: another one is measured again.
+
+    Of a weights file its size and time; of a function its name, which is all there is.
+    """
+    path = loaded.path
+    if path.is_file():
+        state = path.stat()
+        return named, str(state.st_size), str(state.st_mtime_ns)
+    return named, str(loaded.step)
+
+
+def describe(request: Request, plan: Plan) -> dict[str, Any]:
+    """What made the figures, for whoever finds them alone."""
+    setting = plan.setting
+    return {
+        **run_folder.environment(),
+        "opencv": cv2.__version__,
+        "classifier": request.classifier,
+        "data": setting.source.name,
+        "split": setting.source.split,
+        "images": setting.count,
+        "images_asked": min(plan.asked, setting.count),
+        "image_size": setting.image_size,
+        "batch_size": setting.batch_size,
+        "seed": setting.seed,
+        "box": plan.rule.name,
+        "box_convention": plan.rule.convention,
+        "crop_classifier": str(plan.crop_judge.path),
+        "judges": list(plan.judges),
+        "maskers": [str(masker) for masker in request.maskers],
+    }
+
+
+def write(
+    compared: tables.Comparison, gallery: tables.Gallery, sort: str, out: Path
+) -> list[Path]:
+    """Prints the table, and writes it in every form.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    compared = tables.sorted_by(compared, sort)
+    forms = {
+        "comparison.json": tables.to_json,
+        "comparison.csv": tables.to_csv,
+        "comparison.md": tables.to_markdown,
+        "comparison.tex": tables.to_latex,
+    }
+    paths = [out / name for name in forms]
+    try:
+        for path, form in zip(paths, forms.values(), strict=True):
+            path.write_text(form(compared), encoding="utf-8")
+        write_html(out / "report.html", compared, gallery)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be written ({error.strerror})"
+        ) from error
+    print(tables.to_text(compared))
+    return [*paths, out / "report.html"]
