@@ -6,7 +6,6 @@ from saliency_jax.errors import InputError, unknown
 from saliency_jax.evaluation.comparison import (
     crops_pass,
     faithfulness_pass,
-    judged_pass,
     localisation_pass,
     sanity_pass,
 )
@@ -38,7 +37,6 @@ PASSES = {
     "crops": crops_pass.METRICS,
     "faithfulness": faithfulness_pass.METRICS,
     "sanity": sanity_pass.METRICS,
-    "judged": judged_pass.METRICS,
     "cost": COSTS,
 }
 """The metrics of each pass."""

@@ -4,6 +4,7 @@ A contestant that fails keeps its row, with the reason; the others go on. What a
 measured is on disk before the next begins.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from saliency_jax.evaluation.comparison.passes import Setting, classify, describ
 from saliency_jax.evaluation.comparison.published import published
 from saliency_jax.evaluation.comparison.saved import Arrays
 from saliency_jax.evaluation.judges import Judge
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.comparison import Comparison, ComparisonRow, Figure, Gallery
 
 FAILURES = (InputError, jax.errors.JaxRuntimeError)
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
       asked: how many images are put to the metrics that ask the classifier again.
       crop_judge: what answers to the crops.
       judges: other classifiers, by name.
+      memoriser: a classifier that was taught random labels, and what it goes back to.
       out: folder of all files.
     """
 
@@ -57,11 +60,28 @@ class Plan(NamedTuple):
     asked: int
     crop_judge: Judge
     judges: Mapping[str, Judge]
+    memoriser: tuple[Classifier | None, tuple[str, ...]]
     out: Path
 
     def needs(self, name: str) -> list[str]:
         """The metrics of a pass that are wanted."""
         return [metric for metric in catalogue.PASSES[name] if metric in self.metrics]
+
+
+class Measured(NamedTuple):
+    """A row with figures.
+
+    Attributes:
+      row: of the table.
+      localised: the arrays of its localisation pass.
+      maps: of the images that were asked about again; None where none were.
+      curves: of insertion and deletion, if they were measured.
+    """
+
+    row: ComparisonRow
+    localised: Arrays
+    maps: np.ndarray | None
+    curves: Mapping[str, list[float]]
 
 
 def compare(
@@ -82,30 +102,37 @@ def compare(
         written.
     """
     plan = with_answers(plan)
-    rows, measured, curves, maps = {}, {}, {}, {}
+    rows, measured = {}, {}
     for name, contestant in contestants.items():
-        row = ComparisonRow(contestant.title, contestant.kind, {}, "", "")
         try:
-            rows[name] = _measured_row(plan, contestant, name, measured, curves, maps)
+            measured[name] = measure_row(plan, name, contestant)
+            rows[name] = measured[name].row
         except FAILURES as error:
-            reason = " ".join(str(error).split())
+            reason = _in_one_line(error)
             print(f"{contestant.title} has no figures: {reason}", file=sys.stderr)
-            rows[name] = row._replace(error=reason)
+            rows[name] = ComparisonRow(
+                contestant.title, contestant.kind, {}, "", reason
+            )
     if not measured:
         raise InputError("no row has figures: see the reasons above")
-    names = list(maps)
+    maps = {name: row.maps for name, row in measured.items() if row.maps is not None}
     agreement = None
-    if "agreement" in plan.metrics and len(names) > 1:
-        agreement = names, sanity_pass.agreement(maps)
-    comparison = Comparison(
+    if "agreement" in plan.metrics and len(maps) > 1:
+        matrix, means = sanity_pass.agreement(maps)
+        agreement = list(maps), matrix
+        for name, figure in means.items():
+            figures = rows[name].figures | {"agreement": figure}
+            rows[name] = rows[name]._replace(figures=figures)
+    compared = Comparison(
         metrics=plan.metrics,
         rows=rows,
-        curves=curves,
+        curves={name: row.curves for name, row in measured.items() if row.curves},
         agreement=agreement,
         published=published(contestants),
         how=how,
     )
-    return comparison, make_gallery(plan.setting, contestants, measured)
+    localised = {name: row.localised for name, row in measured.items()}
+    return compared, make_gallery(plan.setting, contestants, localised)
 
 
 def with_answers(plan: Plan) -> Plan:
@@ -126,21 +153,27 @@ def _kept(
     """What was measured before, or else is measured and kept now."""
     arrays = saved.load(path, settings)
     if arrays is None:
-        arrays = measure()
+        arrays = {name: np.asarray(values) for name, values in measure().items()}
         saved.save(path, settings, arrays)
     return arrays
 
 
-def _measured_row(
-    plan: Plan,
-    contestant: Contestant,
-    name: str,
-    measured: dict[str, Arrays],
-    curves: dict[str, Mapping[str, list[float]]],
-    maps: dict[str, np.ndarray],
-) -> ComparisonRow:
-    """Takes one contestant through all passes; adds to what the report needs."""
-    setting = plan.setting
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
+    """Takes one contestant through all passes.
+
+    Args:
+      plan: with the classifier's answers.
+      name: of the row.
+      contestant: that stands in it.
+
+    Raises:
+      InputError: its maps are not finite, or not one for each image.
+    """
+    setting, asked = plan.setting, min(plan.asked, plan.setting.count)
     common = _common(plan) | {
         "row": contestant.title,
         "origin": list(contestant.origin),
@@ -156,54 +189,73 @@ def _measured_row(
         **localisation_pass.settings(plan.rule, setting),
     )
     figures = localisation_pass.figures(localised, setting.answers, setting.image_size)
+    notes = [localisation_pass.rule_in_words(localised, plan.rule, contestant)]
     if contestant.kind != "baseline":
         figures |= _costs(Cost(*localised["cost"].tolist()))
+
+    def add(
+        what: str,
+        measure: Callable[[], Arrays],
+        figures_of: Callable[[Arrays], dict[str, Figure]],
+        **settings: Any,
+    ) -> Arrays | None:
+        """Adds a measure's figures; where it fails, the row keeps the others."""
+        try:
+            arrays = kept(what, measure, **settings)
+        except FAILURES as error:
+            reason = _in_one_line(error)
+            print(f"{contestant.title}, {what}: {reason}", file=sys.stderr)
+            notes.append(f"no {what}: {reason}")
+            return None
+        figures.update(figures_of(arrays))
+        return arrays
+
     if plan.needs("crops"):
         boxes, _ = localisation_pass.chosen_boxes(localised)
-        cropped = kept(
+        add(
             "crops",
             lambda: crops_pass.measure(setting, plan.crop_judge, boxes),
+            lambda arrays: crops_pass.figures(arrays, localised["scored"]),
             judge=[str(plan.crop_judge.path), plan.crop_judge.step],
             boxes=boxes.tolist(),
         )
-        figures |= crops_pass.figures(cropped, localised["scored"])
-    asks_again = plan.needs("faithfulness") + plan.needs("sanity")
-    if asks_again and not contestant.knows_truth:
-        asked = min(plan.asked, setting.count)
-        of_class = kept(
+    maps, curves = None, {}
+    faithful, sane = plan.needs("faithfulness"), plan.needs("sanity")
+    if (faithful or sane) and not contestant.knows_truth:
+        maps = kept(
             "maps",
             lambda: faithfulness_pass.maps_of_predicted(contestant, setting, asked),
             asked=asked,
-        )
+        )["maps"]
         for what, measure in faithfulness_pass.measures(
-            plan.needs("faithfulness"), contestant, setting, of_class["maps"]
+            faithful, contestant, setting, maps
         ).items():
-            answered = kept(what, measure, asked=asked)
-            figures |= faithfulness_pass.figures(what, answered)
-            if what == faithfulness_pass.CURVES:
-                curves[name] = faithfulness_pass.curves(answered)
+            of_measure = functools.partial(faithfulness_pass.figures, what)
+            arrays = add(what, measure, of_measure, asked=asked)
+            if what == faithfulness_pass.CURVES and arrays is not None:
+                curves = faithfulness_pass.curves(arrays)
+        memoriser, origin = plan.memoriser
         for what, measure in sanity_pass.measures(
-            plan.needs("sanity"), contestant, setting, of_class["maps"]
+            sane, contestant, setting, asked, memoriser
         ).items():
-            figures |= sanity_pass.figures(what, kept(what, measure, asked=asked))
-        maps[name] = of_class["maps"]
+            of_measure = functools.partial(sanity_pass.figures, what)
+            add(what, measure, of_measure, asked=asked, memoriser=list(origin))
     if plan.judges:
-        asked = min(plan.asked, setting.count)
-        judged = kept(
+        add(
             "judged",
             lambda: judged_pass.measure(contestant, setting, plan.judges, asked),
+            judged_pass.figures,
             asked=asked,
             judges=[[str(judge.path), judge.step] for judge in plan.judges.values()],
         )
-        figures |= judged_pass.figures(judged)
-    measured[name] = localised
-    return ComparisonRow(
+    row = ComparisonRow(
         contestant.title,
         contestant.kind,
         {metric: figures[metric] for metric in plan.metrics if metric in figures},
-        localisation_pass.rule_in_words(localised, plan.rule, contestant),
+        "; ".join(notes),
         "",
     )
+    return Measured(row, localised, maps, curves)
 
 
 def _costs(cost: Cost) -> dict[str, Figure]:
@@ -213,6 +265,5 @@ def _costs(cost: Cost) -> dict[str, Figure]:
         found["images_per_second"] = cost.images / cost.seconds
     if cost.peak_bytes:
         found["peak_gib"] = cost.peak_bytes / 2**30
-    return {
-        name: Figure(value, None, int(cost.images)) for name, value in found.items()
-    }
+    images = int(cost.images)
+    return {name: Figure(value, None, images) for name, value in found.items()}

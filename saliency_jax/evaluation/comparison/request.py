@@ -10,7 +10,7 @@ from saliency_jax.data import sources
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_classes
-from saliency_jax.evaluation.comparison import catalogue, contestants
+from saliency_jax.evaluation.comparison import catalogue, contestants, judged_pass
 from saliency_jax.evaluation.comparison.box_regressor import supervised
 from saliency_jax.evaluation.comparison.compare import Plan, compare, with_answers
 from saliency_jax.evaluation.comparison.localisation_pass import BoxRule
@@ -19,6 +19,7 @@ from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
 from saliency_jax.evaluation.runs import load_beside
 from saliency_jax.loading import Loaded, load
 from saliency_jax.models.black_box import count_classes
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.report import comparison as tables
 from saliency_jax.report.html import write_html
 from saliency_jax.run_config import read_run_config
@@ -47,6 +48,7 @@ class Request(NamedTuple):
     asked: int
     judges: Sequence[str]
     crop_classifier: str | None
+    memoriser: str | None
     supervised: bool
     sort: str
     seed: int
@@ -77,6 +79,7 @@ def answer(request: Request) -> list[Path]:
     judge = Judge(loaded.path, loaded.classifier, size, loaded.step)
     if request.crop_classifier:
         judge = load_judge(request.crop_classifier, source, size)
+    judges = load_judges(request.judges, source, size)
     plan = Plan(
         setting=Setting(
             classifier=loaded.classifier,
@@ -89,11 +92,12 @@ def answer(request: Request) -> list[Path]:
             answers={},
         ),
         classifier=identity(request.classifier, loaded),
-        metrics=metrics,
+        metrics=metrics | judged_pass.metrics(judges),
         rule=BoxRule(request.box, request.convention),
         asked=request.asked,
         crop_judge=judge,
-        judges=load_judges(request.judges, source, size),
+        judges=judges,
+        memoriser=load_memoriser(request.memoriser, loaded.classifier, size),
         out=Path(request.out),
     )
     if request.supervised:
@@ -117,6 +121,28 @@ def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
             f"{source.num_classes}: name one that was trained on these classes, or "
             "other data"
         )
+
+
+def load_memoriser(
+    named: str | None, classifier: Classifier, size: int
+) -> tuple[Classifier | None, tuple[str, ...]]:
+    """Loads a classifier that was taught random labels, if one is named.
+
+    Raises:
+      InputError: there is none, or it tells other classes apart.
+    """
+    if named is None:
+        return None, ()
+    loaded = load(named, "--memoriser")
+    theirs, ours = (
+        count_classes(model, named, size) for model in (loaded.classifier, classifier)
+    )
+    if theirs != ours:
+        raise InputError(
+            f"--memoriser={named} tells {theirs} classes apart, the classifier {ours}: "
+            "name one that was taught random labels of the same classes"
+        )
+    return loaded.classifier, identity(named, loaded)
 
 
 def identity(named: str, loaded: Loaded) -> tuple[str, ...]:
