@@ -1,11 +1,23 @@
-r"""Evaluates a run that trained a masker: localisation, saliency metric, pictures.
+r"""Evaluates a run that trained a masker, or compares methods, maskers and baselines.
+
+    python evaluate.py --classifier mobilenet_v2=mobilenet_v2_tf.safetensors \
+        --methods gradient,grad_cam,rise:masks=500 --maskers runs/casm,runs/black_box \
+        --metrics localisation,insertion,deletion --data imagenet_loc --data_dir data \
+        --out comparison
+
+compares: every row explains the one classifier, and goes through the same metrics on
+the same images, beside baselines that need no model. Prints the table, and writes it as
+JSON, CSV, Markdown and LaTeX, and as `report.html`, with pictures. Each row is kept in
+`--out` as soon as it is measured; the same command goes on where it was stopped.
 
     python evaluate.py --workdir runs/casm_shapes
     python evaluate.py --workdir runs/casm_shapes --beside runs/black_box_shapes
     python evaluate.py --workdir runs/casm_shapes --judges runs/other,runs/another
 
-Prints a table and writes it, with everything needed to believe it, to `results.json`
-in `--out`, beside grids of pictures. Further runs and the naive baselines stand in the
+evaluates one run. (With `--methods`, `--metrics` or `--maskers` it is the short form of
+a comparison: the run's classifier is explained, and its masker has a row.) Prints a
+table and writes it, with everything needed to believe it, to `results.json` in `--out`,
+beside grids of pictures. Further runs and the naive baselines stand in the
 same table, measured on the same images; the baselines with the run's own classifier. A
 masker that explains a class is asked for the true one. With `--iterations 200` there
 is also a row of masks that are optimised one by one, without a masker. Other
@@ -13,34 +25,22 @@ classifiers judge the masks: what they answer to the image, to what a mask keeps
 what it leaves.
 """
 
-import dataclasses
-import functools
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 from absl import flags
+from saliency_jax.metrics.ilsvrc import CONVENTIONS
 
-from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.evaluation import judging, rules, table
-from saliency_jax.evaluation.asking import measure_selectivity
-from saliency_jax.evaluation.classes import check_classes, training_classes
-from saliency_jax.evaluation.drawing import draw_pictures
-from saliency_jax.evaluation.explainers import iterative, iterative_options, trained
-from saliency_jax.evaluation.judges import Judge, load_judge, load_judges, origins
-from saliency_jax.evaluation.runs import Run, load_beside, load_run, with_confidence
+from saliency_jax.evaluation import one_run
+from saliency_jax.evaluation.comparison import request
+from saliency_jax.evaluation.comparison.localisation_pass import RULES
+from saliency_jax.evaluation.comparison.request import Request
 from saliency_jax.metrics.localisation import VARIANTS
-from saliency_jax.report.results import (
-    ROW_NAMES,
-    describe,
-    describe_judges,
-    describe_selectivity,
-    write_results,
-)
-from saliency_jax.training import run_folder
+from saliency_jax.run_config import read_run_config
+
+BATCH_SIZE = 16  # of a comparison without a run that says its own
 
 
 def define_flags() -> None:
@@ -91,6 +91,7 @@ def define_flags() -> None:
         None,
         "Of a black-box masker, usually higher for less; by default the run's own.",
     )
+    define_comparison_flags()
     flags.DEFINE_enum(
         "variant",
         "author",
@@ -100,13 +101,69 @@ def define_flags() -> None:
     )
 
 
+def define_comparison_flags() -> None:
+    """Defines the flags that only a comparison reads."""
+    flags.DEFINE_string(
+        "classifier",
+        None,
+        "Classifier that is explained: a run, NETWORK=WEIGHTS_FILE, or "
+        "package.module:function; by default that of --workdir.",
+    )
+    flags.DEFINE_list(
+        "methods",
+        [],
+        "Attribution methods, comma-separated; options follow a name: rise:masks=1000. "
+        "python -m saliency_jax.attribution --list tells them.",
+    )
+    flags.DEFINE_list("maskers", [], "Runs whose maskers have rows, comma-separated.")
+    flags.DEFINE_list(
+        "metrics",
+        [],
+        "Metrics or groups of them, comma-separated; the groups: localisation, maps, "
+        "faithfulness, sanity, cost.",
+    )
+    flags.DEFINE_enum("box", "value", RULES, "How a map becomes a box.")
+    flags.DEFINE_enum(
+        "convention",
+        "inclusive",
+        CONVENTIONS,
+        "When a box hits: inclusive edges and IoU >= 0.5, or CASM's.",
+    )
+    flags.DEFINE_integer(
+        "asked", 100, "Images for metrics that ask the classifier again.", 1
+    )
+    flags.DEFINE_string(
+        "memoriser",
+        None,
+        "Classifier that was taught random labels, for the metric random_labels.",
+    )
+    flags.DEFINE_boolean(
+        "supervised", False, "Adds a box regressor that is taught by the boxes."
+    )
+    flags.DEFINE_string("sort", "gt_known", "Metric by which the rows are sorted.")
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "Side of the classifier's images; by default that of its run, or 224.",
+        16,
+    )
+    flags.DEFINE_integer("seed", 0, "Of what is random.")
+
+
 def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: evaluate.py takes flags")
+    if values.classifier or values.methods or values.maskers or values.metrics:
+        paths = request.answer(comparison_request(values))
+        print("\n".join(map(str, paths)))
+        return
     if not values.workdir:
-        raise InputError("evaluate.py needs --workdir FOLDER, of a run of train.py")
-    evaluate(
+        raise InputError(
+            "evaluate.py needs --workdir FOLDER, of a run of train.py, or --classifier "
+            "and --methods or --maskers, to compare"
+        )
+    one_run.evaluate(
         values.workdir,
         data=values.data,
         data_dir=values.data_dir,
@@ -124,206 +181,53 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def evaluate(
-    workdir: str | Path,
-    *,
-    data: str | None = None,
-    data_dir: str | None = None,
-    split: str | None = None,
-    out: str | Path | None = None,
-    batch_size: int | None = None,
-    limit: int | None = None,
-    checkpoint: str = "last",
-    beside: Sequence[str] = (),
-    iterations: int | None = None,
-    judges: Sequence[str] = (),
-    crop_classifier: str | None = None,
-    confidence: float | None = None,
-    variant: str = "author",
-) -> None:
-    """Evaluates a run, prints the table and writes it and the pictures.
-
-    Args:
-      workdir: of a run of stage casm or black_box.
-      data: name of the data set; the run's own if None.
-      data_dir: folder of prepared data sets; the run's own if None.
-      split: of the data set; "validation", or else "test", if None.
-      out: where to write; `<workdir>/evaluation` if None.
-      batch_size: images in a batch; the run's own if None.
-      limit: evaluate only the first so many images.
-      checkpoint: "last", "best", or the step of a kept one.
-      beside: workdirs of further runs, for rows of their own; each is shown the same
-        images at its own size.
-      iterations: of the descent for each image of the row "iterative", see
-        `evaluation.explainers.iterative_options`; no such row if None.
-      judges: classifiers that judge the masks, see `evaluation.judges.load_judges`.
-      crop_classifier: what answers to the crops of the saliency metric, as one of
-        `judges`; the run's own classifier if None.
-      confidence: of a black-box masker, see `FeatureFilter`; the run's own if None.
-      variant: of the rules, one of `metrics.localisation.VARIANTS`.
+def comparison_request(values: flags.FlagValues) -> Request:
+    """Puts together what is compared; a run in `--workdir` says what flags do not.
 
     Raises:
-      InputError: if any of these does not exist or does not fit the others.
+      InputError: neither does.
     """
-    run = load_run(workdir, checkpoint)
-    if confidence is not None:
-        run = with_confidence(run, confidence)
-    config, stage, size = run.config, run.stage, run.image_size
-    out = run.workdir / "evaluation" if out is None else Path(out)
-    trained_on, filed_dir = config["data"]["name"], config["data"]["data_dir"]
-    data = data or trained_on
-    data_dir = data_dir or filed_dir
-    split = split or sources.evaluation_split(data, data_dir)
-    source = sources.open_source(data, data_dir, split)
-    check_classes(run.workdir, config, source)
-    runs = {stage: run, **load_beside(beside, source, ROW_NAMES)}
-    explainers = {
-        name: trained(other.masker, other.image_size) for name, other in runs.items()
+    of_run: dict[str, Any] = {}
+    maskers = [*values.beside, *values.maskers]
+    if values.workdir:
+        data = read_run_config(values.workdir)["data"]
+        of_run = {
+            "classifier": values.workdir,
+            "data": data["name"],
+            "data_dir": data["data_dir"],
+            "batch_size": data["batch_size"],
+            "out": Path(values.workdir) / "comparison",
+        }
+        maskers = [values.workdir, *maskers]
+    named = {
+        name: getattr(values, name) or of_run.get(name)
+        for name in ("classifier", "data", "data_dir", "out")
     }
-    if iterations is not None:
-        descent = iterative_options(config, iterations)
-        explainers["iterative"] = iterative(
-            run.masker.classifier, size, descent, config["seed"]
-        )
-    loaded = load_judges(judges, source, size)
-    crop_judge = Judge(run.workdir, run.masker.classifier, size, run.step)
-    if crop_classifier:
-        crop_judge = load_judge(crop_classifier, source, size)
-    make_writable(out)
-
-    batch_size = batch_size or config["data"]["batch_size"]
-    count = min(limit or len(source), len(source))
-    batches = functools.partial(
-        pipeline.eval_batches,
-        source,
-        batch_size=batch_size,
-        num_threads=config["data"]["num_threads"],
-        limit=count,
+    for name, value in named.items():
+        if value is None:
+            raise InputError(f"a comparison needs --{name}, or a run as --workdir")
+    as_given = (
+        "methods",
+        "metrics",
+        "split",
+        "limit",
+        "box",
+        "convention",
+        "asked",
+        "judges",
+        "crop_classifier",
+        "memoriser",
+        "supervised",
+        "sort",
+        "image_size",
+        "seed",
     )
-    measurements = table.measure(
-        explainers, crop_judge, batches, count, batch_size, variant=variant
+    return Request(
+        **named,
+        maskers=maskers,
+        batch_size=values.batch_size or of_run.get("batch_size", BATCH_SIZE),
+        **{name: getattr(values, name) for name in as_given},
     )
-    own = measurements.outcomes[stage]
-    known = training_classes(config, data_dir if data == trained_on else filed_dir)
-    groups = table.groups(own.labels, known)
-    tables = {
-        name: table.tabulate(measurements, counted) for name, counted in groups.items()
-    }
-    scores = own.measured[stage].scores
-    pairs = {}
-    if "other_mask" in next(batches(image_size=size)):
-        pairs = {
-            name: measure_selectivity(
-                other.masker, batches(image_size=other.image_size)
-            )
-            for name, other in runs.items()
-        }
-    pictures = draw_pictures(run, source, scores, variant, out)
-    how = {
-        **run_folder.environment(),
-        "opencv": cv2.__version__,
-        **describe_run(run),
-        "data": source.name,
-        "split": source.split,
-        "images": count,
-        "images_without_box": count - int(scores.scored.sum()),
-        "images_by_class": {name: int(group.sum()) for name, group in groups.items()},
-        "training_classes": None if known is None else int(known.sum()),
-        "batch_size": batch_size,
-        "variant": variant,
-        "rule": rules.localisation(variant),
-        "saliency_metric_rule": rules.SALIENCY_METRIC,
-        "crop_classifier": {
-            "path": str(crop_judge.path),
-            "step": crop_judge.step,
-            "image_size": crop_judge.image_size,
-        },
-        "beside": {
-            name: describe_run(other) | measurements.outcomes[name].seconds
-            for name, other in runs.items()
-            if name != stage
-        },
-        "pictures": [path.name for path in pictures],
-        **own.seconds,
-        "crop_seconds": measurements.crop_seconds,
-    }
-    if iterations is not None:
-        how["iterative"] = {
-            "rule": rules.ITERATIVE,
-            "seed": config["seed"],
-            **dataclasses.asdict(descent),
-            **measurements.outcomes["iterative"].seconds,
-        }
-    judged = {}
-    if loaded:
-        how["judging_rule"] = rules.JUDGING
-        answers = judging.judge_masks(
-            run.masker,
-            loaded,
-            batches(image_size=size),
-            count,
-            batch_size,
-            variant=variant,
-            row=stage,
-            mean=run.mean,
-        )
-        how |= answers.seconds
-        judged = summarise_judges(loaded, answers, run.workdir, source.num_classes)
-    write_results(out / "results.json", tables, judged, pairs, how)
-    print(describe(tables, how))
-    if pairs:
-        print(f"\n{describe_selectivity(pairs)}")
-    if judged:
-        print(f"\n{describe_judges(judged, how)}")
-    print("\n".join(map(str, [out / "results.json", *pictures])))
-
-
-def describe_run(run: Run) -> dict[str, Any]:
-    """Returns of a run what `results.json` has of it."""
-    return {
-        "workdir": str(run.workdir),
-        "checkpoint": run.step,
-        "stage": run.stage,
-        "trained_on": run.config["data"]["name"],
-        run.stage: run.config[run.stage],
-        "output": run.masker.classifier.output,
-        "confidence": float(run.masker.confidence),
-        "image_size": run.image_size,
-    }
-
-
-def summarise_judges(
-    judges: Mapping[str, Judge], judged: judging.Judged, workdir: Path, num_classes: int
-) -> dict[str, Any]:
-    """Returns of each judge what `results.json` has of it."""
-    own = origins(workdir)
-    pictures = judging.tabulate(judged, num_classes)
-    return {
-        name: {
-            "path": str(judge.path),
-            "step": judge.step,
-            "image_size": judge.image_size,
-            "shares_origin": not own.isdisjoint(origins(judge.path)),
-            "pictures": pictures[name],
-        }
-        for name, judge in judges.items()
-    }
-
-
-def make_writable(out: Path) -> None:
-    """Makes the output folder before the work begins.
-
-    Raises:
-      InputError: when it cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be written ({error.strerror}): name another folder as --out"
-        ) from error
 
 
 if __name__ == "__main__":

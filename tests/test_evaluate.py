@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import evaluate
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation import runs
+from saliency_jax.evaluation import one_run, runs
 from saliency_jax.models.classifier import Classifier
 from tests.painted import SIZE, paint, painted_masker, source_of
 
@@ -59,7 +58,7 @@ def set_data(monkeypatch, records, trained_on=None):
     def open_source(name, data_dir, split):
         return source_of(trained_on if split == "train" else records)
 
-    monkeypatch.setattr(evaluate.sources, "open_source", open_source)
+    monkeypatch.setattr(one_run.sources, "open_source", open_source)
 
 
 ALL_CLASSES = [paint(BOX, predicted=0, label=label, boxes=[]) for label in range(10)]
@@ -72,7 +71,7 @@ def painted_run(tmp_path, monkeypatch, masker):
     monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (masker, 7))
     set_data(monkeypatch, RECORDS, ALL_CLASSES)
     monkeypatch.setattr(
-        evaluate.sources, "evaluation_split", lambda *names: "validation"
+        one_run.sources, "evaluation_split", lambda *names: "validation"
     )
     return workdir
 
@@ -82,7 +81,7 @@ def results_of(folder):
 
 
 def test_figures_table_and_pictures(painted_run, capsys):
-    evaluate.evaluate(painted_run)
+    one_run.evaluate(painted_run)
     out = painted_run / "evaluation"
     results = results_of(out)
     casm = results["rows"]["casm"]
@@ -145,7 +144,7 @@ def test_figures_table_and_pictures(painted_run, capsys):
 def test_figures_do_not_depend_on_the_batch_size(painted_run, tmp_path):
     rows = []
     for size in (1, 3, 4, 8):
-        evaluate.evaluate(painted_run, batch_size=size, out=tmp_path / f"out{size}")
+        one_run.evaluate(painted_run, batch_size=size, out=tmp_path / f"out{size}")
         rows.append(results_of(tmp_path / f"out{size}")["rows"])
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
@@ -156,7 +155,7 @@ def test_the_follow_ups_box_misses_what_the_authors_hits(painted_run, monkeypatc
     set_data(monkeypatch, records)
     errors = {}
     for variant in ("author", "follow_up"):
-        evaluate.evaluate(painted_run, variant=variant)
+        one_run.evaluate(painted_run, variant=variant)
         results = results_of(painted_run / "evaluation")
         assert results["how"]["variant"] == variant and results["judges"] == {}
         errors[variant] = results["rows"]["casm"]["le"]
@@ -171,11 +170,11 @@ def test_real_times_box_spans_every_kept_pixel(painted_run, monkeypatch):
     set_data(monkeypatch, [half, apart])
     hits = {}
     for variant in ("author", "real_time"):
-        evaluate.evaluate(painted_run, variant=variant, limit=2)
+        one_run.evaluate(painted_run, variant=variant, limit=2)
         results = results_of(painted_run / "evaluation")
         hits[variant] = results["rows"]["casm"]["le"], results["how"]["rule"]
     assert hits["author"][0] == hits["real_time"][0] == 1 / 2
-    evaluate.evaluate(painted_run, variant="real_time", limit=1)
+    one_run.evaluate(painted_run, variant="real_time", limit=1)
     results = results_of(painted_run / "evaluation")
     assert results["rows"]["casm"]["le"] == 0
     assert "one half" in hits["real_time"][1] and ">= 0.5" in hits["real_time"][1]
@@ -184,9 +183,9 @@ def test_real_times_box_spans_every_kept_pixel(painted_run, monkeypatch):
 
 def test_a_run_of_another_stage_has_its_own_row(tmp_path, painted_run, capsys):
     black_box = make_run(tmp_path / "other", "black_box")
-    evaluate.evaluate(black_box)
+    one_run.evaluate(black_box)
     results = results_of(black_box / "evaluation")
-    evaluate.evaluate(painted_run)
+    one_run.evaluate(painted_run)
     rows = results_of(painted_run / "evaluation")["rows"]
     assert results["rows"]["black_box"] == rows["casm"]
     assert results["how"]["stage"] == "black_box" and "casm" not in str(results)
@@ -199,7 +198,7 @@ def test_runs_beside_have_rows_of_their_own_size(tmp_path, painted_run, capsys):
     first = make_run(tmp_path / "a" / "same")
     second = make_run(tmp_path / "b" / "same")
     beside = [casm, double, first, second]
-    evaluate.evaluate(painted_run, beside=[str(run) for run in beside])
+    one_run.evaluate(painted_run, beside=[str(run) for run in beside])
     results = results_of(painted_run / "evaluation")
     rows, others = results["rows"], results["how"]["beside"]
     # "casm" is the name of a row, and two folders have one name
@@ -223,7 +222,7 @@ def test_runs_beside_have_rows_of_their_own_size(tmp_path, painted_run, capsys):
 def test_what_cannot_stand_beside_is_named(tmp_path, painted_run):
     def message(*beside):
         with pytest.raises(InputError) as caught:
-            evaluate.evaluate(painted_run, beside=[str(run) for run in beside])
+            one_run.evaluate(painted_run, beside=[str(run) for run in beside])
         assert not (painted_run / "evaluation").exists()
         return str(caught.value)
 
@@ -250,10 +249,10 @@ def bright_run(painted_run, monkeypatch, masker):
 
 
 def test_a_row_of_masks_without_a_masker(bright_run, tmp_path, capsys):
-    evaluate.evaluate(bright_run, out=tmp_path / "without")
+    one_run.evaluate(bright_run, out=tmp_path / "without")
     assert "iterative" not in capsys.readouterr().out
     beside = str(make_run(tmp_path / "iterative"))
-    evaluate.evaluate(bright_run, iterations=3, beside=[beside])
+    one_run.evaluate(bright_run, iterations=3, beside=[beside])
     without = results_of(tmp_path / "without")
     results = results_of(bright_run / "evaluation")
     rows, how = results["rows"], results["how"]
@@ -276,7 +275,7 @@ def test_a_row_of_masks_without_a_masker(bright_run, tmp_path, capsys):
 
 def test_no_iteration_is_refused_before_the_work(bright_run):
     with pytest.raises(InputError, match="iterations is 0: it must be at least 1"):
-        evaluate.evaluate(bright_run, iterations=0)
+        one_run.evaluate(bright_run, iterations=0)
     assert not (bright_run / "evaluation").exists()
 
 
@@ -284,12 +283,12 @@ def test_a_masker_whose_black_box_is_gone_is_refused(painted_run, monkeypatch, m
     alone = masker.replace(classifier=None)
     monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (alone, 7))
     with pytest.raises(InputError, match="run has no classifier at hand"):
-        evaluate.evaluate(painted_run)
+        one_run.evaluate(painted_run)
 
 
 def test_seen_and_unseen_classes_apart(painted_run, monkeypatch, capsys):
     set_data(monkeypatch, RECORDS, [ALL_CLASSES[1], ALL_CLASSES[8]])
-    evaluate.evaluate(painted_run)
+    one_run.evaluate(painted_run)
     results = results_of(painted_run / "evaluation")
     assert results["how"]["training_classes"] == 2
     counts = {"rows": 5, "seen": 2, "unseen": 3}
@@ -308,7 +307,7 @@ def test_seen_and_unseen_classes_apart(painted_run, monkeypatch, capsys):
     assert "3 images of none of the 2 classes" in printed
 
     set_data(monkeypatch, RECORDS, [ALL_CLASSES[8]])
-    evaluate.evaluate(painted_run)
+    one_run.evaluate(painted_run)
     results = results_of(painted_run / "evaluation")
     assert "seen" not in results and results["unseen"] == results["rows"]
     assert "1 class that the run's training data have: all" in capsys.readouterr().out
@@ -320,8 +319,8 @@ def test_training_data_that_are_gone_tell_nothing(painted_run, monkeypatch):
             raise InputError("it is not there")
         return source_of(RECORDS)
 
-    monkeypatch.setattr(evaluate.sources, "open_source", open_source)
-    evaluate.evaluate(painted_run)
+    monkeypatch.setattr(one_run.sources, "open_source", open_source)
+    one_run.evaluate(painted_run)
     results = results_of(painted_run / "evaluation")
     assert results["how"]["training_classes"] is None
     assert results.keys() == {"rows", "judges", "selectivity", "how"}
@@ -336,11 +335,11 @@ def test_another_classifier_answers_to_the_crops(painted_run, classifier_run, tm
     (painted_run / "config.json").write_text(json.dumps(own))
     source = source_of(RECORDS, tuple(names))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.sources, "open_source", lambda *names: source)
+        patch.setattr(one_run.sources, "open_source", lambda *names: source)
         for crops, out in ((None, "own"), (str(classifier_run), "other")):
-            evaluate.evaluate(painted_run, crop_classifier=crops, out=tmp_path / out)
+            one_run.evaluate(painted_run, crop_classifier=crops, out=tmp_path / out)
         with pytest.raises(InputError, match="judge nowhere does not exist"):
-            evaluate.evaluate(painted_run, crop_classifier="nowhere")
+            one_run.evaluate(painted_run, crop_classifier="nowhere")
     own, other = results_of(tmp_path / "own"), results_of(tmp_path / "other")
     assert other["how"]["crop_classifier"] == {
         "path": str(classifier_run),
@@ -356,7 +355,7 @@ def test_another_classifier_answers_to_the_crops(painted_run, classifier_run, tm
 
 
 def test_limit_takes_the_first_images(painted_run):
-    evaluate.evaluate(painted_run, limit=2)
+    one_run.evaluate(painted_run, limit=2)
     results = results_of(painted_run / "evaluation")
     assert results["how"]["images"] == 2
     assert results["rows"]["casm"]["le"] == 0
@@ -365,8 +364,8 @@ def test_limit_takes_the_first_images(painted_run):
 
 def test_data_without_boxes_gives_accuracy_and_masks_only(painted_run, monkeypatch):
     source = source_of(RECORDS[-1:] * 3, max_boxes=0)
-    monkeypatch.setattr(evaluate.sources, "open_source", lambda *names: source)
-    evaluate.evaluate(painted_run)
+    monkeypatch.setattr(one_run.sources, "open_source", lambda *names: source)
+    one_run.evaluate(painted_run)
     rows = results_of(painted_run / "evaluation")["rows"]
     assert list(rows) == ["casm"]
     assert "le" not in rows["casm"] and rows["casm"]["accuracy"] == 1
@@ -377,23 +376,23 @@ def test_diverged_masks_are_refused(painted_run, monkeypatch, masker):
     diverged = masker.replace(variables=jnp.array(jnp.nan))
     monkeypatch.setattr(runs, "load_checkpoint", lambda *names: (diverged, 7))
     with pytest.raises(InputError, match="not finite"):
-        evaluate.evaluate(painted_run)
+        one_run.evaluate(painted_run)
 
 
 def test_other_classes_are_refused(painted_run, monkeypatch):
     source = source_of(RECORDS, tuple(map(str, range(100))))
-    monkeypatch.setattr(evaluate.sources, "open_source", lambda *names: source)
+    monkeypatch.setattr(one_run.sources, "open_source", lambda *names: source)
     with pytest.raises(InputError, match="10 classes.* painted has 100"):
-        evaluate.evaluate(painted_run)
+        one_run.evaluate(painted_run)
 
 
 def test_a_wrong_judge_is_named_before_the_work(painted_run, tmp_path):
     with pytest.raises(InputError, match="judge nowhere does not exist"):
-        evaluate.evaluate(painted_run, judges=["nowhere"], out=tmp_path / "out")
+        one_run.evaluate(painted_run, judges=["nowhere"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_way_of_the_folder_is_named(painted_run, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="taken cannot be written .*--out"):
-        evaluate.evaluate(painted_run, out=tmp_path / "taken")
+        one_run.evaluate(painted_run, out=tmp_path / "taken")

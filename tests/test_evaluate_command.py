@@ -12,6 +12,7 @@ import pytest
 import evaluate
 from configs import casm_shapes
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import one_run
 from saliency_jax.models import create
 from saliency_jax.training import run_folder
 from saliency_jax.training.checkpoints import Checkpoints
@@ -48,9 +49,9 @@ def saved_run(tmp_path_factory):
 
 def test_real_networks_from_a_checkpoint(saved_run, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        evaluate.sources, "open_source", lambda *names: source_of(RECORDS)
+        one_run.sources, "open_source", lambda *names: source_of(RECORDS)
     )
-    evaluate.evaluate(
+    one_run.evaluate(
         saved_run, checkpoint="best", split="validation", out=tmp_path, iterations=1
     )
     results = json.loads((tmp_path / "results.json").read_text())
@@ -67,11 +68,11 @@ def test_wrong_checkpoints_and_data_are_named(saved_run, tmp_path):
         ("newest", "--checkpoint=newest: expected last, best or the step"),
     ):
         with pytest.raises(InputError, match=message):
-            evaluate.evaluate(saved_run, checkpoint=checkpoint)
+            one_run.evaluate(saved_run, checkpoint=checkpoint)
     with pytest.raises(InputError, match="unknown data set 'shape'"):
-        evaluate.evaluate(saved_run, checkpoint="best", data="shape")
+        one_run.evaluate(saved_run, checkpoint="best", data="shape")
     with pytest.raises(InputError, match="is not a run"):
-        evaluate.evaluate(tmp_path)
+        one_run.evaluate(tmp_path)
 
 
 def test_classifier_run_is_told_to_train_casm(tmp_path):
@@ -79,7 +80,7 @@ def test_classifier_run_is_told_to_train_casm(tmp_path):
         json.dumps({"stage": "classifier", "data": {}, "classifier": {}})
     )
     with pytest.raises(InputError, match="has no masker: train one"):
-        evaluate.evaluate(tmp_path)
+        one_run.evaluate(tmp_path)
 
 
 def test_stray_arguments_are_refused():

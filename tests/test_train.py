@@ -10,10 +10,10 @@ import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
 
-import evaluate
 import train
 from saliency_jax import load_masker, saliency_fn
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import one_run
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from tests.runs import casm_config, classifier_config, lines_of
 
@@ -277,7 +277,7 @@ def test_a_command_without_its_flags_says_which():
 
 
 def test_evaluation_and_saliency_maps_of_a_run(casm_run, tmp_path):
-    evaluate.evaluate(casm_run, limit=10, out=tmp_path)
+    one_run.evaluate(casm_run, limit=10, out=tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["rows"]["casm"].keys() >= {"le", "om", "f1", "f1a", "accuracy"}
     assert results["how"]["checkpoint"] == 6

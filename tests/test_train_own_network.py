@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import evaluate
 import train
 from saliency_jax import load_masker, saliency, saliency_fn
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import one_run
 from saliency_jax.models.create import create_backbone, create_masker, init_networks
 from saliency_jax.training.casm_step import init_pool, make_casm_step
 from saliency_jax.training.classifier_step import make_classifier_step
@@ -140,7 +140,7 @@ def test_maps_of_a_run(at_home):
 
 
 def test_evaluation_of_a_run(at_home, tmp_path):
-    evaluate.evaluate("casm", limit=8, out=tmp_path)
+    one_run.evaluate("casm", limit=8, out=tmp_path)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert rows["casm"].keys() >= {"le", "accuracy"}
 
@@ -166,7 +166,7 @@ def test_without_the_module_it_is_said_what_is_missing(
     workdir = users_folder / "casm"
     for use in (
         lambda: load_masker(workdir),
-        lambda: evaluate.evaluate(workdir, out=elsewhere),
+        lambda: one_run.evaluate(workdir, out=elsewhere),
         lambda: train.train(resumed_config(shapes_dir), workdir),
     ):
         with pytest.raises(InputError, match="no module 'my_model' in .*PYTHONPATH"):
