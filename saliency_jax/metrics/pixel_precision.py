@@ -87,7 +87,7 @@ def average_precision(
     false = np.cumsum(outside[..., ::-1], axis=-1)
     precision = true / np.maximum(true + false, 1)
     weighted = (precision * inside[..., ::-1]).sum(axis=-1)
-    return weighted / np.maximum(true[..., -1], 1)
+    return np.asarray(weighted / np.maximum(true[..., -1], 1))
 
 
 def mask_iou(
