@@ -156,7 +156,8 @@ def fit_ridge(
         return vectors @ (turned / (values + penalty * scale)[:, None])
 
     def left_out(penalty: float) -> float:
-        own = (vectors**2 @ (1 / (values + penalty * scale)))[:, None]
-        return float(np.square(weights(penalty) / own).mean())
+        own = vectors**2 @ (1 / (values + penalty * scale))
+        own -= 1 / (len(own) * penalty * scale)  # the mean, which has no penalty
+        return float(np.square(weights(penalty) / own[:, None]).mean())
 
     return Ridge(centre, taught, weights(min(PENALTIES, key=left_out)), mean)
