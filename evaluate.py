@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from saliency_jax.metrics.ilsvrc import CONVENTIONS
 
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation import one_run
 from saliency_jax.evaluation.comparison import request
 from saliency_jax.evaluation.comparison.localisation_pass import RULES
 from saliency_jax.evaluation.comparison.request import Request
+from saliency_jax.metrics.ilsvrc import CONVENTIONS
 from saliency_jax.metrics.localisation import VARIANTS
 from saliency_jax.run_config import read_run_config
 
