@@ -92,11 +92,7 @@ def _checked_targets(
         return jax.tree.map(each, targets)
     if callable(targets):
         return as_partial(targets)
-    if jnp.shape(targets) not in ((), images.shape[:1]):
-        raise InputError(
-            f"targets of shape {jnp.shape(targets)} for {len(images)} images: expected "
-            f"one class for each, {images.shape[:1]}, or one number"
-        )
+    classes = one_for_each(targets, len(images))
     # Indexing would silently clip or wrap. Inside somebody's jit they are not known.
     if not isinstance(targets, jax.core.Tracer):
         one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
@@ -108,7 +104,27 @@ def _checked_targets(
                 f"target {wrong[0]}: the classifier knows classes 0 to "
                 f"{num_classes - 1}"
             )
-    return jnp.broadcast_to(jnp.asarray(targets, jnp.int32), images.shape[:1])
+    return classes
+
+
+def one_for_each(
+    targets: int | Int[Array | np.ndarray, "..."], count: int
+) -> Int[Array, "B"]:
+    """The class of each image, where there may be one for all.
+
+    Args:
+      targets: classes.
+      count: B.
+
+    Raises:
+      InputError: they are neither one nor one for each.
+    """
+    if jnp.shape(targets) not in ((), (count,)):
+        raise InputError(
+            f"targets of shape {jnp.shape(targets)} for {count} images: expected one "
+            f"class for each, {(count,)}, or one number"
+        )
+    return jnp.broadcast_to(jnp.asarray(targets, jnp.int32), (count,))
 
 
 @jax.jit  # keeps what it has traced, also where only the shape is asked for

@@ -1,1 +1,4 @@
-"""Figures that make masks comparable; all take arrays and none imports JAX."""
+"""Figures that make maps and masks comparable; all take arrays.
+
+Only `faithfulness`, which asks a classifier again, imports JAX.
+"""
