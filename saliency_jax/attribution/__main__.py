@@ -28,7 +28,7 @@ from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.data import transforms
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.evaluation.randomised import layers_from_the_top, randomise
+from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
 from saliency_jax.loading import load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
@@ -133,9 +133,10 @@ def explain_files(
     np.savez_compressed(out / "maps.npz", **maps)
     print(f"maps: {out / 'maps.png'}, raw: {out / 'maps.npz'}")
     if randomised_layers:
-        layers = layers_from_the_top(model)[:randomised_layers]
+        layers = layers_from_the_top(model, pictures)[:randomised_layers]
         print(f"rank correlation with the maps after drawing {', '.join(layers)} anew:")
-        others = explain(randomise(model, layers, jax.random.key(seed)))
+        key = jax.random.key(seed)
+        others = explain(randomise(model, layers, pictures, key))
         for name, of_method in maps.items():
             mean = rank_correlation(of_method, others[name]).mean()
             print(f"  {name:32} {mean:6.2f}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation.randomised import layers_from_the_top, randomise
+from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
 from saliency_jax.models.classifier import Classifier
 from tests.attribution.small_network import classifier
 
