@@ -195,7 +195,7 @@ def _mean(
 def _fixed(
     maps: Float[np.ndarray, "B H W"], alphas: Float[np.ndarray, "B A"]
 ) -> Float[np.ndarray, "B A"]:
-    ascending = np.sort(maps.reshape(len(maps), -1), axis=1)
+    ascending = _ascending(maps)
     pixels = ascending.shape[1]
     needed = np.floor(pixels * alphas + 0.5).astype(int)
     last = np.take_along_axis(ascending, pixels - needed.clip(1, pixels), axis=1)
@@ -205,7 +205,7 @@ def _fixed(
 def _energy(
     maps: Float[np.ndarray, "B H W"], alphas: Float[np.ndarray, "B A"]
 ) -> Float[np.ndarray, "B A"]:
-    descending = np.sort(maps.reshape(len(maps), -1), axis=1)[:, ::-1]
+    descending = _ascending(maps)[:, ::-1]
     sums = np.cumsum(descending, axis=1, dtype=np.float64)
     needed = [
         of_map.searchsorted(shares * of_map[-1])
@@ -213,6 +213,10 @@ def _energy(
     ]
     needed = np.asarray(needed, int).reshape(alphas.shape)
     return _just_below(np.take_along_axis(descending, needed, axis=1))
+
+
+def _ascending(maps: Float[np.ndarray, "B H W"]) -> Float[np.ndarray, "B N"]:
+    return np.sort(maps.reshape(len(maps), maps.shape[1] * maps.shape[2]), axis=1)
 
 
 def _just_below(values: Float[np.ndarray, "B A"]) -> Float[np.ndarray, "B A"]:
