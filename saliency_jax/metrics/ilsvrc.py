@@ -102,10 +102,8 @@ def box_hits(
       InputError: the convention is unknown.
     """
     truth = truth_boxes(boxes_pixels, original_size, size, convention)
-    between = tuple(range(1, predicted.ndim - 1))
-    truth = np.expand_dims(truth, between)
-    filed = np.expand_dims(is_filed(boxes_pixels), between)
-    shared = intersections(predicted[..., None, :], truth) * filed
+    truth = np.expand_dims(truth, tuple(range(1, predicted.ndim - 1)))
+    shared = intersections(predicted[..., None, :], truth)
     union = np.maximum(unions(predicted[..., None, :], truth), 1)
     # In integers, so that exactly one half is the same on every machine.
     hit = 2 * shared > union

@@ -74,8 +74,9 @@ def grid_boxes(
       is kept.
 
     Raises:
-      InputError: the rule is unknown, or the maps have another shape, are not finite
-        or, taken as they are, are not in [0, 1].
+      InputError: the rule is unknown, an alpha is below 0 or (but of `mean`) above 1,
+        or the maps have another shape, are not finite or, taken as they are, are not in
+        [0, 1].
     """
     maps = _in_unit_range(maps, rule, normalise)
     alphas = np.asarray(ALPHAS[rule] if alphas is None else alphas, np.float64)
@@ -169,6 +170,12 @@ def _thresholds(
     rule: str, maps: Float[np.ndarray, "B H W"], alphas: Float[np.ndarray, "B A"]
 ) -> Float[np.ndarray, "B A"]:
     """What a pixel has to be above to be kept, in the maps' own type and at least 0."""
+    highest = np.inf if rule == "mean" else 1
+    if not ((alphas >= 0) & (alphas <= highest)).all():
+        raise InputError(
+            f"alphas of the box rule {rule}: expected 0 to {highest}, not "
+            f"{alphas.min():g} to {alphas.max():g}"
+        )
     thresholds = _RULES[rule](maps, alphas).astype(maps.dtype)
     return np.maximum(thresholds, 0)
 
@@ -188,7 +195,7 @@ def _mean(
 def _fixed(
     maps: Float[np.ndarray, "B H W"], alphas: Float[np.ndarray, "B A"]
 ) -> Float[np.ndarray, "B A"]:
-    ascending = np.sort(maps.reshape(len(maps), -1), axis=1)
+    ascending = _ascending(maps)
     pixels = ascending.shape[1]
     needed = np.floor(pixels * alphas + 0.5).astype(int)
     last = np.take_along_axis(ascending, pixels - needed.clip(1, pixels), axis=1)
@@ -198,14 +205,18 @@ def _fixed(
 def _energy(
     maps: Float[np.ndarray, "B H W"], alphas: Float[np.ndarray, "B A"]
 ) -> Float[np.ndarray, "B A"]:
-    descending = np.sort(maps.reshape(len(maps), -1), axis=1)[:, ::-1]
+    descending = _ascending(maps)[:, ::-1]
     sums = np.cumsum(descending, axis=1, dtype=np.float64)
     needed = [
         of_map.searchsorted(shares * of_map[-1])
         for of_map, shares in zip(sums, alphas, strict=True)
     ]
-    last = np.take_along_axis(descending, np.asarray(needed), axis=1)
-    return _just_below(last)
+    needed = np.asarray(needed, int).reshape(alphas.shape)
+    return _just_below(np.take_along_axis(descending, needed, axis=1))
+
+
+def _ascending(maps: Float[np.ndarray, "B H W"]) -> Float[np.ndarray, "B N"]:
+    return np.sort(maps.reshape(len(maps), maps.shape[1] * maps.shape[2]), axis=1)
 
 
 def _just_below(values: Float[np.ndarray, "B A"]) -> Float[np.ndarray, "B A"]:

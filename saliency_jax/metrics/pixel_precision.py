@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from saliency_jax.metrics.ilsvrc import truth_boxes
-from saliency_jax.metrics.localisation import is_filed
 from saliency_jax.metrics.overlap import areas
 from saliency_jax.metrics.raw_maps import GivenMaps, checked_maps
 
@@ -123,5 +122,4 @@ def mask_box_iou(
     shared = sums[image, bottom, right] - sums[image, top, right]
     shared += sums[image, top, left] - sums[image, bottom, left]
     union = sums[:, -1:, -1] + areas(truth) - shared
-    iou = shared / np.maximum(union, 1) * is_filed(boxes_pixels)
-    return iou.max(axis=1, initial=0.0)
+    return (shared / np.maximum(union, 1)).max(axis=1, initial=0.0)

@@ -50,7 +50,7 @@ def peaks(maps: GivenMaps) -> Int[np.ndarray, "B 2"]:
       InputError: the maps have another shape, or are not finite.
     """
     maps = checked_maps(maps)
-    highest = maps.reshape(len(maps), -1).argmax(axis=1)
+    highest = maps.reshape(len(maps), maps.shape[1] * maps.shape[2]).argmax(axis=1)
     return np.stack(np.unravel_index(highest, maps.shape[1:]), axis=1)
 
 

@@ -161,7 +161,7 @@ def test_spots(rule, alpha, box):
 def test_a_mask_as_it_is():
     mask = np.full((1, 4, 6), 0.2, np.float32)
     mask[0, 1:3, 2:5] = 0.6
-    alphas = [0.1, 0.3, 0.7]
+    alphas = [0.1, 0.2, 0.7]  # a float32 of 0.2 is not above 0.2
     as_it_is = grid_boxes(mask, "value", alphas, normalise=False)
     np.testing.assert_array_equal(
         as_it_is[0], [[0, 0, 4, 6], [1, 2, 3, 5], [0, 0, 0, 0]]
@@ -193,6 +193,15 @@ def test_bad_input():
         binary_masks(SPOTS * np.nan, "value", np.array([0.5]))
     with pytest.raises(InputError, match="expected \\[B, H, W\\]"):
         grid_boxes(SPOTS[0], "value")
+    for rule, alpha in (("energy", 1.1), ("fixed", -0.1), ("mean", -1.0)):
+        with pytest.raises(InputError, match=f"alphas of the box rule {rule}"):
+            grid_boxes(SPOTS, rule, [0.5, alpha])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_maps_at_all(rule):
+    assert grid_boxes(SPOTS[:0], rule).shape == (0, len(ALPHAS[rule]), 4)
+    assert binary_masks(SPOTS[:0], rule, np.zeros(0)).shape == (0, *SPOTS.shape[1:])
 
 
 # The choice of alpha
