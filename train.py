@@ -106,6 +106,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         min_area=config.data.min_area,
         flip=config.data.flip,
         erasing_probability=config.data.erasing_probability,
+        random_labels=config.data.random_labels,
         num_threads=config.data.num_threads,
         num_workers=config.data.num_workers,
         sharding=by_batch,

@@ -41,6 +41,9 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     data.min_area = 0.08  # of the random resized crop
     data.flip = True
     data.erasing_probability = 0.0
+    # Of the stage `classifier`: labels that mean nothing, to be memorised, of training
+    # images only. Methods are checked by the maps of such a classifier.
+    data.random_labels = False
     data.holdout = 1000  # training images with boxes that judge `best`
     data.num_threads = 4
     data.num_workers = 0  # processes; 0 reads in threads of this one

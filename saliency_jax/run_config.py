@@ -33,7 +33,7 @@ def _as_now(config: dict[str, Any]) -> dict[str, Any]:
     """Adds what runs of earlier versions have not filed, as it was for them."""
     black_box = config.get("black_box", {})
     output = black_box.pop("output", "softmax")
-    added = {"classifier": {"output": output}}
+    added = {"classifier": {"output": output}, "data": {"random_labels": False}}
     if config["stage"] == "casm":
         added["casm"] = {"pool_dtype": "float32"}
     if config["stage"] == "black_box":

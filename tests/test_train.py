@@ -180,6 +180,37 @@ def test_best_is_judged_on_training_images_that_are_held_out(
         assert sorted([*source.indices, *other.indices]) == [*range(len(whole))]
 
 
+def test_only_training_images_have_random_labels(shapes_dir, tmp_path, monkeypatch):
+    """Those held out and those of the validation set keep their own."""
+    trained, evaluated = [], []
+    make, batches = train.pipeline.make_train_iterator, train.pipeline.eval_batches
+
+    def spy_train(source, **options):
+        trained.append(options["random_labels"])
+        return make(source, **options)
+
+    def spy_eval(source, **options):
+        evaluated.append(source.split)
+        for batch in batches(source, **options):
+            labels = batch["label"][batch["valid"]].tolist()
+            assert labels == [source[i]["label"] for i in range(len(labels))]
+            yield batch
+
+    monkeypatch.setattr(train.pipeline, "make_train_iterator", spy_train)
+    monkeypatch.setattr(train.pipeline, "eval_batches", spy_eval)
+    config = classifier_config(
+        shapes_dir,
+        data__random_labels=True,
+        data__batch_size=16,
+        total_steps=1,
+        checkpoint__every=1,
+    )
+    train.train(config, tmp_path)
+    assert trained == [True] and evaluated == ["train", "validation"]
+    filed = json.loads((tmp_path / "config.json").read_text())
+    assert filed["data"]["random_labels"] is True
+
+
 def test_a_run_of_other_images_is_another_run(casm_run, classifier_run, shapes_dir):
     """A folder of the same name may hold more of them elsewhere."""
     filed = json.loads((casm_run / "config.json").read_text())

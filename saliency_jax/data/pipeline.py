@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from saliency_jax.data import transforms
+from saliency_jax.data.random_labels import with_random_labels
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.types import Batch
@@ -24,6 +25,7 @@ def make_train_iterator(
     min_area: float = 0.08,
     flip: bool = True,
     erasing_probability: float = 0.0,
+    random_labels: bool = False,
     num_threads: int = 4,
     num_workers: int = 0,
     sharding: jax.sharding.Sharding | None = None,
@@ -42,6 +44,8 @@ def make_train_iterator(
       min_area: smallest part of an image that a random crop shows, in (0, 1].
       flip: whether to mirror half of the images.
       erasing_probability: how often to erase a random rectangle, in [0, 1].
+      random_labels: whether each image's label is one drawn from `seed`, the same in
+        every epoch; see `random_labels.with_random_labels`.
       num_threads: threads that read, decode and augment (per worker, if any); at
         least 1.
       num_workers: worker processes; 0 means that threads of this one do it all. Needs
@@ -50,7 +54,8 @@ def make_train_iterator(
 
     Raises:
       InputError: if an option is out of its range, the source cannot fill one batch,
-        or the batch does not divide among the processes.
+        the batch does not divide among the processes, or labels are to be random where
+        images may have several.
     """
     if not 0 < min_area <= 1:
         raise InputError(
@@ -83,6 +88,8 @@ def make_train_iterator(
             f"{source.name} {source.split} has {len(source)} images, fewer than one "
             f"batch of {batch_size}: lower batch_size or prepare more data"
         )
+    if random_labels:
+        source = with_random_labels(source, seed)
     prepare = functools.partial(
         transforms.train_example,
         image_size=image_size,

@@ -99,6 +99,12 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
             f"{config.data.name} has {num_classes} classes: leave it at 0"
         )
     config.classifier.num_classes = num_classes
+    if config.data.random_labels and config.stage != "classifier":
+        raise InputError(
+            f"config.data.random_labels is for the stage classifier, and this is stage "
+            f"{config.stage}: set it to False, and name a classifier that was trained "
+            "so as config.classifier.init to explain that one"
+        )
     if config.stage == "black_box":
         _resolve_phases(config)
     if config.stage == "black_box" and config.classifier.function:

@@ -229,6 +229,28 @@ def test_a_run_from_before_the_pool_had_a_type_goes_on_in_float32(tmp_path):
         run_folder.prepare(tmp_path, config(casm__pool_dtype="bfloat16"))
 
 
+def test_a_run_from_before_labels_could_be_random_goes_on(tmp_path):
+    made = classifier_shapes.get_config("smoke")
+    run_folder.prepare(tmp_path, made)
+    pretend_checkpoint(tmp_path)
+    filed = json.loads((tmp_path / "config.json").read_text())
+    assert filed["data"].pop("random_labels") is False
+    (tmp_path / "config.json").write_text(json.dumps(filed))
+    assert read_run_config(tmp_path)["data"]["random_labels"] is False
+    run_folder.prepare(tmp_path, made)
+    made.data.random_labels = True
+    with pytest.raises(InputError, match="data.random_labels was False, now True"):
+        run_folder.prepare(tmp_path, made)
+
+
+@pytest.mark.parametrize("experiment", [casm_shapes, black_box_shapes])
+def test_maskers_are_not_trained_on_random_labels(experiment):
+    made = experiment.get_config("smoke")
+    made.data.random_labels = True
+    with pytest.raises(InputError, match="random_labels is for the stage classifier"):
+        run_folder.resolve(made, 10)
+
+
 def test_a_black_box_run_of_the_first_version_goes_on(tmp_path):
     made = black_box_shapes.get_config("smoke")
     run_folder.prepare(tmp_path, made)
