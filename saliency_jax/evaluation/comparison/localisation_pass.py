@@ -126,16 +126,22 @@ METRICS = {
 PIXELS = 256  # bins of PxAP that are kept of each image, of wsolevaluation's 1,000
 
 
+CONTOURS = ("max_box_acc", "max_box_acc_v2")
+
+
 class BoxRule(NamedTuple):
     """How a map becomes a box.
 
     Attributes:
       name: one of `RULES`.
       convention: of a hit, one of `metrics.ilsvrc.CONVENTIONS`.
+      contours: whether the boxes of contours are wanted as well, for `CONTOURS`. At a
+        hundred thresholds those of a grainy map take a second.
     """
 
     name: str
     convention: str
+    contours: bool
 
 
 def measure(contestant: Contestant, setting: Setting, rule: BoxRule) -> Arrays:
@@ -181,7 +187,6 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     masks = maps if contestant.is_mask else min_max_normalised(maps)
     boxes = _boxes(contestant, maps, batch["image"], rule.name)
     hits = box_hits(boxes, *filed, size, rule.convention)
-    contours = box_accuracy.contour_hits(masks, *filed)
     regions = pointing.box_regions(*filed, size)
     scores = (
         rectangle_scores(boxes[:, 0], *filed, size)
@@ -194,8 +199,6 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
         "iou": hits.iou.astype(np.float32),
         "hit": hits.hit,
         "f1": scores.f1,
-        "largest": contours.largest[..., 1],  # at 0.5, the second of its levels
-        "every": contours.every,
         "points": pointing.pointing_hits(pointing.peaks(maps), regions),
         "energy": pointing.energy_inside(maps, regions),
         "sparseness": sparseness(maps),
@@ -211,6 +214,11 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     small = np.asarray(small, np.float32).reshape(shape)
     most = np.abs(small).max(axis=(1, 2), keepdims=True, initial=1e-30)
     measured["thumbnails"] = (small / most).astype(np.float16)
+    if rule.contours:
+        contours = box_accuracy.contour_hits(masks, *filed)
+        middle = box_accuracy.LEVELS.index(0.5)
+        measured["largest"] = contours.largest[..., middle]
+        measured["every"] = contours.every
     if "object_mask" in batch:
         bins = np.linspace(0, 1, PIXELS, endpoint=False)
         counts = pixel_precision.pixel_counts(
@@ -276,11 +284,12 @@ def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
     if "own_correct" in arrays:
         means["om"] = ~(hit & arrays["own_correct"])
     found |= {name: mean_figure(values[scored]) for name, values in means.items()}
-    best = lambda means: means.max(axis=1)
-    found["max_box_acc"] = _figure(arrays["largest"][scored], best)
-    found["max_box_acc_v2"] = _figure(
-        arrays["every"][scored], lambda means: means.max(axis=1).mean(axis=1)
-    )
+    if "largest" in arrays:
+        best = lambda means: means.max(axis=1)
+        found["max_box_acc"] = _figure(arrays["largest"][scored], best)
+        found["max_box_acc_v2"] = _figure(
+            arrays["every"][scored], lambda means: best(means).mean(axis=1)
+        )
     labels = answers["label"][: len(each)][scored]
     _, classes = np.unique(labels, return_inverse=True)
     of_class = classes[:, None] == np.arange(classes.max() + 1)
@@ -331,4 +340,4 @@ def rule_in_words(arrays: Arrays, rule: BoxRule, contestant: Contestant) -> str:
 
 def settings(rule: BoxRule, setting: Setting) -> Mapping[str, Any]:
     """What else the arrays depend on."""
-    return {"box": rule.name, "convention": rule.convention, "count": setting.count}
+    return rule._asdict() | {"count": setting.count}

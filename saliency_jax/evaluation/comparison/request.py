@@ -13,7 +13,7 @@ from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.comparison import catalogue, contestants, judged_pass
 from saliency_jax.evaluation.comparison.box_regressor import supervised
 from saliency_jax.evaluation.comparison.compare import Plan, compare, with_answers
-from saliency_jax.evaluation.comparison.localisation_pass import BoxRule
+from saliency_jax.evaluation.comparison.localisation_pass import CONTOURS, BoxRule
 from saliency_jax.evaluation.comparison.passes import Setting
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
 from saliency_jax.evaluation.runs import load_beside
@@ -80,6 +80,7 @@ def answer(request: Request) -> list[Path]:
     if request.crop_classifier:
         judge = load_judge(request.crop_classifier, source, size)
     judges = load_judges(request.judges, source, size)
+    contours = not metrics.keys().isdisjoint(CONTOURS)
     plan = Plan(
         setting=Setting(
             classifier=loaded.classifier,
@@ -93,7 +94,7 @@ def answer(request: Request) -> list[Path]:
         ),
         classifier=identity(request.classifier, loaded),
         metrics=metrics | judged_pass.metrics(judges),
-        rule=BoxRule(request.box, request.convention),
+        rule=BoxRule(request.box, request.convention, contours),
         asked=request.asked,
         crop_judge=judge,
         judges=judges,
