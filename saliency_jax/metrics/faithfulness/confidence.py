@@ -4,6 +4,7 @@ Drop and increase: Chattopadhay et al., Grad-CAM++ (arXiv 1710.11063). With half
 pixels muted: Wang et al., Score-CAM (arXiv 1910.01279).
 """
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -69,11 +70,11 @@ def confidence(
       InputError: for arguments that do not fit each other or the classifier.
     """
     check_option("variant", variant, get_args(Variant))
-    classes_only("confidence", targets)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
+    classes_only("confidence", asked.targets)
     masks = _stretched(maps)
     if variant == "upper_half":
-        kept = maps[0].size - maps[0].size // 2
+        kept = -(-math.prod(maps.shape[1:]) // 2)
         masks = jnp.where(ranks(maps) < kept, masks, 0)
     before = scores_of_images(asked, "probability")
     colour = jnp.asarray(asked.classifier.mean, jnp.float32)
@@ -89,7 +90,7 @@ def confidence(
 def _stretched(maps: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
-    return quotient(maps - low, jnp.broadcast_to(range_, maps.shape))
+    return quotient(maps - low, range_)
 
 
 def _kept(

@@ -5,6 +5,7 @@ models (arXiv 1806.07421), with the constants and substrates of the published co
 (`tests/golden/insertion_deletion.npz` holds what it answers).
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -163,7 +164,7 @@ def _ordered(
     """The question, the order of the pixels, and how many move at once."""
     check_at_least(1, moves=moves)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
-    return asked, ranks(maps), -(-maps[0].size // moves)
+    return asked, ranks(maps), -(-math.prod(maps.shape[1:]) // moves)
 
 
 def _insertion(
@@ -201,7 +202,7 @@ def _scores_of_moves(
         asked,
         _moved,
         step,
-        -(-order[0].size // step),
+        -(-math.prod(order.shape[1:]) // step),
         "probability",
         (order, substrate),
         (jnp.asarray(first), jnp.asarray(inserts)),

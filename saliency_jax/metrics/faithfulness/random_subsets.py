@@ -5,6 +5,7 @@ methods (arXiv 1711.06104). Faithfulness correlation: Bhatt, Weller and Moura,
 Evaluating and aggregating feature-based model explanations (arXiv 2005.00631).
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -134,10 +135,11 @@ def faithfulness_correlation(
     """
     check_at_least(2, subsets=subsets)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
-    if not 1 <= pixels < maps[0].size:
+    of_image = math.prod(maps.shape[1:])
+    if not 1 <= pixels < of_image:
         raise InputError(
-            f"pixels is {pixels} for images of {maps[0].size}: expected from 1 to "
-            f"{maps[0].size - 1}"
+            f"pixels is {pixels} for images of {of_image}: expected from 1 to "
+            f"{of_image - 1}"
         )
     correlations = _correlations(asked, maps, key_or_default(key), subsets, (pixels,))
     return FaithfulnessCorrelation(correlations[:, 0])
@@ -198,11 +200,11 @@ def _correlation(
 def pearson(x: Float[Array, "N"], y: Float[Array, "N"]) -> Float[Array, ""]:
     """Pearson's correlation; 0 where x or y is constant."""
     varies = (jnp.ptp(x) > 0) & (jnp.ptp(y) > 0)
-    x, y = x - jnp.mean(x), y - jnp.mean(y)
-    # Of unit length first: products of small squares would underflow.
-    x, y = quotient(x, _like(x)), quotient(y, _like(y))
-    return jnp.where(varies, jnp.sum(x * y), 0)
+    x, y = (_scaled(values - jnp.mean(values)) for values in (x, y))
+    products = quotient(jnp.sum(x * y), jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2)))
+    return jnp.where(varies, products, 0)
 
 
-def _like(x: Float[Array, "N"]) -> Float[Array, "N"]:
-    return jnp.broadcast_to(jnp.linalg.norm(x), x.shape)
+def _scaled(values: Float[Array, "N"]) -> Float[Array, "N"]:
+    """To at most 1, since squares of very small numbers would be zero."""
+    return quotient(values, jnp.max(jnp.abs(values)))

@@ -1,7 +1,6 @@
 """Infidelity: none for a linear model's perfect maps, twins in NumPy, its scaling."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -55,7 +55,7 @@ def test_norms_of_zero():
     found = max_sensitivity(flat, linear.IMAGES, 0, draws=2)
     np.testing.assert_array_equal(found.maximum, np.zeros(3))
     # Zero for the image, and the noise itself with it.
-    noise = lambda images, targets: images - linear.IMAGES[0]
+    noise = lambda images, targets: images - linear.IMAGES[:1]
     found = max_sensitivity(noise, linear.IMAGES[:1], 0, draws=3, radius=0.1)
     norm = 0.1 * np.sqrt(linear.IMAGES[0].size / 3)  # of uniform noise
     np.testing.assert_allclose(found.average, [norm], rtol=0.1)
