@@ -5,6 +5,7 @@ pixels muted: Wang et al., Score-CAM (arXiv 1910.01279).
 """
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -72,25 +73,32 @@ def confidence(
     check_option("variant", variant, get_args(Variant))
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
     classes_only("confidence", asked.targets)
-    masks = _stretched(maps)
-    if variant == "upper_half":
-        kept = -(-math.prod(maps.shape[1:]) // 2)
-        masks = jnp.where(ranks(maps) < kept, masks, 0)
+    masks = _masks(maps, variant=variant)
     before = scores_of_images(asked, "probability")
     colour = jnp.asarray(asked.classifier.mean, jnp.float32)
-    after = scores_of_edits(asked, _kept, (), 1, "probability", masks, colour)[:, 0]
+    after = scores_of_edits(asked, _kept, (), 1, "probability", masks, colour)
+    return _summary(before, after)
+
+
+@partial(jax.jit, static_argnames="variant")
+def _masks(maps: Float[Array, "B H W"], variant: Variant) -> Float[Array, "B H W"]:
+    low = jnp.min(maps, axis=(1, 2), keepdims=True)
+    range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
+    masks = quotient(maps - low, range_)
+    if variant == "whole":
+        return masks
+    kept = -(-math.prod(maps.shape[1:]) // 2)
+    return jnp.where(ranks(maps) < kept, masks, 0)
+
+
+@jax.jit
+def _summary(before: Float[Array, "B"], after: Float[Array, "B 1"]) -> Confidence:
+    after = after[:, 0]
     return Confidence(
         drop=quotient(jnp.maximum(0, before - after), before),
         increase=after > before,
         gain=quotient(jnp.maximum(0, after - before), 1 - before),
     )
-
-
-@jax.jit
-def _stretched(maps: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
-    low = jnp.min(maps, axis=(1, 2), keepdims=True)
-    range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
-    return quotient(maps - low, range_)
 
 
 def _kept(

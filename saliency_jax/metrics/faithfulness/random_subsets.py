@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from saliency_jax.attribution.asking import (
     GivenImages,
@@ -100,7 +100,7 @@ def sensitivity_n(
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
     sizes = pixels_of(shares, maps.shape[1:])
     correlations = _correlations(asked, maps, key_or_default(key), subsets, sizes)
-    return SensitivityN(jnp.mean(correlations, axis=1), correlations)
+    return SensitivityN(correlations.mean(axis=1), correlations)
 
 
 def faithfulness_correlation(
@@ -159,7 +159,7 @@ def _correlations(
     for size in map(jnp.asarray, sizes):
         shared = (order, size, colour)
         after = scores_of_edits(asked, _removed, (), subsets, "logit", (), shared)
-        found.append(_correlation(maps, order < size, before[:, None] - after))
+        found.append(_correlation(maps, order, size, before, after))
     return jnp.stack(found, axis=1)
 
 
@@ -184,17 +184,19 @@ def _removed(
 @jax.jit
 def _correlation(
     maps: Float[Array, "B H W"],
-    subsets: Bool[Array, "N H W"],
-    falls: Float[Array, "B N"],
+    order: Int[Array, "N H W"],
+    size: Int[Array, ""],
+    before: Float[Array, "B"],
+    after: Float[Array, "B N"],
 ) -> Float[Array, "B"]:
     # Subsets are of one size: a constant in the map adds the same to all sums. Without
     # it they are exact zeros for constant maps, and have more digits for others.
     varies = jnp.ptp(maps, axis=(1, 2), keepdims=True) > 0
     centred = jnp.where(varies, maps - jnp.mean(maps, axis=(1, 2), keepdims=True), 0)
     sums = jnp.einsum(
-        "bhw,nhw->bn", centred, subsets.astype(jnp.float32), precision="highest"
+        "bhw,nhw->bn", centred, (order < size).astype(jnp.float32), precision="highest"
     )
-    return jax.vmap(pearson)(sums, falls)
+    return jax.vmap(pearson)(sums, before[:, None] - after)
 
 
 def pearson(x: Float[Array, "N"], y: Float[Array, "N"]) -> Float[Array, ""]:
