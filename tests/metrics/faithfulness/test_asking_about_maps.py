@@ -26,7 +26,7 @@ METRICS = {
         faithfulness_correlation, subsets=5, pixels=4
     ),
     "infidelity": functools.partial(infidelity, samples=5),
-    "road": functools.partial(road, shares=(0.2, 0.5)),
+    "road": functools.partial(road, shares=(0.25, 0.5)),
 }
 
 

@@ -70,9 +70,6 @@ def test_area_of_a_known_curve():
     np.testing.assert_allclose(curve.scores[0], [1, 0.8, 0.5, 0.2, 0], atol=1e-6)
     np.testing.assert_allclose(curve.auc, [0.5], atol=1e-6)
     np.testing.assert_allclose(curve.normalised_auc, [0.5], atol=1e-6)
-    # Above the substrate the curve has two thirds of the way's area.
-    curve = deletion(classifier, ones, np.zeros((1, 2, 2)), 0, moves=2)
-    np.testing.assert_allclose(curve.scores[0], [1, 0.5, 0], atol=1e-6)
 
 
 def numpy_curve(images, maps, targets, moves, inserts):
