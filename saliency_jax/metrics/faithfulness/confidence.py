@@ -4,6 +4,8 @@ Drop and increase: Chattopadhay et al., Grad-CAM++ (arXiv 1710.11063). With half
 pixels muted: Wang et al., Score-CAM (arXiv 1910.01279).
 """
 
+import math
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -69,27 +71,34 @@ def confidence(
       InputError: for arguments that do not fit each other or the classifier.
     """
     check_option("variant", variant, get_args(Variant))
-    classes_only("confidence", targets)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
-    masks = _stretched(maps)
-    if variant == "upper_half":
-        kept = maps[0].size - maps[0].size // 2
-        masks = jnp.where(ranks(maps) < kept, masks, 0)
+    classes_only("confidence", asked.targets)
+    masks = _masks(maps, variant=variant)
     before = scores_of_images(asked, "probability")
     colour = jnp.asarray(asked.classifier.mean, jnp.float32)
-    after = scores_of_edits(asked, _kept, (), 1, "probability", masks, colour)[:, 0]
+    after = scores_of_edits(asked, _kept, (), 1, "probability", masks, colour)
+    return _summary(before, after)
+
+
+@partial(jax.jit, static_argnames="variant")
+def _masks(maps: Float[Array, "B H W"], variant: Variant) -> Float[Array, "B H W"]:
+    low = jnp.min(maps, axis=(1, 2), keepdims=True)
+    range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
+    masks = quotient(maps - low, range_)
+    if variant == "whole":
+        return masks
+    kept = -(-math.prod(maps.shape[1:]) // 2)
+    return jnp.where(ranks(maps) < kept, masks, 0)
+
+
+@jax.jit
+def _summary(before: Float[Array, "B"], after: Float[Array, "B 1"]) -> Confidence:
+    after = after[:, 0]
     return Confidence(
         drop=quotient(jnp.maximum(0, before - after), before),
         increase=after > before,
         gain=quotient(jnp.maximum(0, after - before), 1 - before),
     )
-
-
-@jax.jit
-def _stretched(maps: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
-    low = jnp.min(maps, axis=(1, 2), keepdims=True)
-    range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
-    return quotient(maps - low, jnp.broadcast_to(range_, maps.shape))
 
 
 def _kept(

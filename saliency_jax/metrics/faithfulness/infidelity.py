@@ -108,7 +108,7 @@ def infidelity(
         asked.targets,
         perturbation=perturbation,
     )
-    return _summary(scores_of_images(asked, "logit")[:, None] - scores, foretold)
+    return _summary(scores_of_images(asked, "logit"), scores, foretold)
 
 
 @partial(jax.jit, static_argnames=("size", "samples", "perturbation"))
@@ -196,7 +196,12 @@ def _between(
 
 
 @jax.jit
-def _summary(falls: Float[Array, "B N"], foretold: Float[Array, "B N"]) -> Infidelity:
+def _summary(
+    before: Float[Array, "B"],
+    after: Float[Array, "B N"],
+    foretold: Float[Array, "B N"],
+) -> Infidelity:
+    falls = before[:, None] - after
     scale = quotient(jnp.mean(falls * foretold, 1), jnp.mean(foretold**2, 1))
     difference = lambda scaled: jnp.mean((scaled - falls) ** 2, axis=1)
     return Infidelity(difference(foretold), difference(scale[:, None] * foretold))

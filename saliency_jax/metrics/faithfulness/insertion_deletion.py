@@ -5,6 +5,7 @@ models (arXiv 1806.07421), with the constants and substrates of the published co
 (`tests/golden/insertion_deletion.npz` holds what it answers).
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ def insertion_deletion(
     asked, order, step = _ordered(logits_fn, images, maps, targets, batch_size, moves)
     clean = scores_of_images(asked, "probability")
     return InsertionDeletion(
-        _insertion(asked, order, step, clean), _deletion(asked, order, step, clean)
+        insertion=_curve(asked, order, step, clean, inserts=True),
+        deletion=_curve(asked, order, step, clean, inserts=False),
     )
 
 
@@ -121,7 +123,8 @@ def insertion(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked, order, step = _ordered(logits_fn, images, maps, targets, batch_size, moves)
-    return _insertion(asked, order, step, scores_of_images(asked, "probability"))
+    clean = scores_of_images(asked, "probability")
+    return _curve(asked, order, step, clean, inserts=True)
 
 
 def deletion(
@@ -149,7 +152,8 @@ def deletion(
       InputError: for arguments that do not fit each other or the classifier.
     """
     asked, order, step = _ordered(logits_fn, images, maps, targets, batch_size, moves)
-    return _deletion(asked, order, step, scores_of_images(asked, "probability"))
+    clean = scores_of_images(asked, "probability")
+    return _curve(asked, order, step, clean, inserts=False)
 
 
 def _ordered(
@@ -163,49 +167,27 @@ def _ordered(
     """The question, the order of the pixels, and how many move at once."""
     check_at_least(1, moves=moves)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
-    return asked, ranks(maps), -(-maps[0].size // moves)
+    return asked, ranks(maps), -(-math.prod(maps.shape[1:]) // moves)
 
 
-def _insertion(
-    asked: Question, order: Int[Array, "B H W"], step: int, clean: Float[Array, "B"]
-) -> Curve:
-    blurred = _blurred(asked.images, _mean_colour(asked))
-    scores = _scores_of_moves(asked, order, blurred, step, 0, True)
-    scores = jnp.concatenate([scores, clean[:, None]], axis=1)
-    return _curve(scores, clean, scores[:, 0])
-
-
-def _deletion(
-    asked: Question, order: Int[Array, "B H W"], step: int, clean: Float[Array, "B"]
-) -> Curve:
-    substrate = jnp.broadcast_to(_mean_colour(asked), asked.images.shape)
-    scores = _scores_of_moves(asked, order, substrate, step, 1, False)
-    scores = jnp.concatenate([clean[:, None], scores], axis=1)
-    return _curve(scores, clean, scores[:, -1])
-
-
-def _mean_colour(asked: Question) -> Float[Array, "1 1 1 C"]:
-    return jnp.asarray(asked.classifier.mean, jnp.float32)[None, None, None]
-
-
-def _scores_of_moves(
+def _curve(
     asked: Question,
     order: Int[Array, "B H W"],
-    substrate: Float[Array, "B H W C"],
     step: int,
-    first: int,
+    clean: Float[Array, "B"],
     inserts: bool,
-) -> Float[Array, "B N"]:
-    """The scores after `first`, `first + 1`, ... moves; both curves share a program."""
-    return scores_of_edits(
+) -> Curve:
+    """The curve of an order; both kinds share the program that asks the classifier."""
+    scores = scores_of_edits(
         asked,
         _moved,
         step,
-        -(-order[0].size // step),
+        -(-math.prod(order.shape[1:]) // step),
         "probability",
-        (order, substrate),
-        (jnp.asarray(first), jnp.asarray(inserts)),
+        (order, _substrate(asked.images, asked.classifier.mean, inserts=inserts)),
+        jnp.asarray(inserts),
     )
+    return _summary(scores, clean, inserts=inserts)
 
 
 def _moved(
@@ -213,34 +195,42 @@ def _moved(
     sample: Int[Array, ""],
     image: Float[Array, "H W C"],
     details: tuple[Int[Array, "H W"], Float[Array, "H W C"]],
-    shared: tuple[Int[Array, ""], Bool[Array, ""]],
+    inserts: Bool[Array, ""],
 ) -> Float[Array, "H W C"]:
-    (order, substrate), (first, inserts) = details, shared
-    shown = (order < (sample + first) * step) == inserts
+    order, substrate = details
+    # The whole image, which is the end of insertion and the start of deletion, is left
+    # out of both.
+    moves = sample + jnp.where(inserts, 0, 1)
+    shown = (order < moves * step) == inserts
     return jnp.where(shown[..., None], image, substrate)
 
 
-@jax.jit
-def _curve(
-    scores: Float[Array, "B _"], clean: Float[Array, "B"], low: Float[Array, "B"]
+@partial(jax.jit, static_argnames="inserts")
+def _summary(
+    scores: Float[Array, "B _"], clean: Float[Array, "B"], inserts: bool
 ) -> Curve:
-    ends = (scores[:, 0] + scores[:, -1]) / 2
-    auc = (jnp.sum(scores, axis=1) - ends) / (scores.shape[1] - 1)
+    low = scores[:, 0] if inserts else scores[:, -1]
+    parts = (scores, clean[:, None]) if inserts else (clean[:, None], scores)
+    scores = jnp.concatenate(parts, axis=1)
+    auc = (jnp.sum(scores, axis=1) - (clean + low) / 2) / (scores.shape[1] - 1)
     difference = clean - low
     ordered = difference >= LEAST_DIFFERENCE
     normalised = (auc - low) / jnp.where(ordered, difference, 1)
     return Curve(auc, jnp.where(ordered, normalised, 0.5), scores)
 
 
-@jax.jit
-def _blurred(
-    images: Float[Array, "B H W C"], surroundings: Float[Array, "1 1 1 C"]
+@partial(jax.jit, static_argnames=("mean", "inserts"))
+def _substrate(
+    images: Float[Array, "B H W C"], mean: tuple[float, ...], inserts: bool
 ) -> Float[Array, "B H W C"]:
-    """The images, blurred after normalisation with zeros around them."""
+    """The mean colour, or the images blurred in it: after normalisation, in zeros."""
+    colour = jnp.asarray(mean, jnp.float32)[None, None, None]
+    if not inserts:
+        return jnp.broadcast_to(colour, images.shape)
     down, across = (_blur_matrix(side) for side in images.shape[1:3])
     product = partial(jnp.einsum, precision="highest")
-    rows = product("hy,byxc->bhxc", down, images - surroundings)
-    return product("wx,bhxc->bhwc", across, rows) + surroundings
+    rows = product("hy,byxc->bhxc", down, images - colour)
+    return product("wx,bhxc->bhwc", across, rows) + colour
 
 
 def blur_kernel() -> Float[np.ndarray, "K"]:

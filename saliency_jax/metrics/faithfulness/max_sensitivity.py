@@ -105,9 +105,7 @@ def _of_images(
         targets,
         maps,
     )
-    norms = _distances(maps, jnp.zeros_like(maps))
-    norms = jnp.where(norms > 0, norms, 1)
-    return MaxSensitivity(greatest / norms, total / draws / norms)
+    return _summary(maps, greatest, total, draws)
 
 
 def _add_draw(
@@ -121,8 +119,7 @@ def _add_draw(
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
     """The greatest distance so far, and the sum of distances."""
     noisy = explain(_noisy(*shared, i, images), targets)
-    distances = _distances(maps, jnp.asarray(noisy))
-    return jnp.maximum(found[0], distances), found[1] + distances
+    return _added(found, maps, jnp.asarray(noisy))
 
 
 @jax.jit
@@ -138,8 +135,26 @@ def _noisy(
 
 
 @jax.jit
-def _distances(
-    maps: Num[Array, "B ..."], others: Num[Array, "B ..."]
-) -> Float[Array, "B"]:
-    difference = (maps - others).astype(jnp.float32).reshape(len(maps), -1)
-    return jnp.linalg.norm(difference, axis=1)
+def _added(
+    found: tuple[Float[Array, "B"], Float[Array, "B"]],
+    maps: Num[Array, "B ..."],
+    noisy: Num[Array, "B ..."],
+) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+    distances = _norms(maps - noisy)
+    return jnp.maximum(found[0], distances), found[1] + distances
+
+
+@jax.jit
+def _summary(
+    maps: Num[Array, "B ..."],
+    greatest: Float[Array, "B"],
+    total: Float[Array, "B"],
+    draws: Int[Array, ""] | int,
+) -> MaxSensitivity:
+    norms = _norms(maps)
+    norms = jnp.where(norms > 0, norms, 1)
+    return MaxSensitivity(greatest / norms, total / draws / norms)
+
+
+def _norms(maps: Num[Array, "B ..."]) -> Float[Array, "B"]:
+    return jnp.linalg.norm(maps.astype(jnp.float32).reshape(len(maps), -1), axis=1)

@@ -5,12 +5,13 @@ methods (arXiv 1711.06104). Faithfulness correlation: Bhatt, Weller and Moura,
 Evaluating and aggregating feature-based model explanations (arXiv 2005.00631).
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from saliency_jax.attribution.asking import (
     GivenImages,
@@ -99,7 +100,7 @@ def sensitivity_n(
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
     sizes = pixels_of(shares, maps.shape[1:])
     correlations = _correlations(asked, maps, key_or_default(key), subsets, sizes)
-    return SensitivityN(jnp.mean(correlations, axis=1), correlations)
+    return SensitivityN(correlations.mean(axis=1), correlations)
 
 
 def faithfulness_correlation(
@@ -134,10 +135,11 @@ def faithfulness_correlation(
     """
     check_at_least(2, subsets=subsets)
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
-    if not 1 <= pixels < maps[0].size:
+    of_image = math.prod(maps.shape[1:])
+    if not 1 <= pixels < of_image:
         raise InputError(
-            f"pixels is {pixels} for images of {maps[0].size}: expected from 1 to "
-            f"{maps[0].size - 1}"
+            f"pixels is {pixels} for images of {of_image}: expected from 1 to "
+            f"{of_image - 1}"
         )
     correlations = _correlations(asked, maps, key_or_default(key), subsets, (pixels,))
     return FaithfulnessCorrelation(correlations[:, 0])
@@ -157,7 +159,7 @@ def _correlations(
     for size in map(jnp.asarray, sizes):
         shared = (order, size, colour)
         after = scores_of_edits(asked, _removed, (), subsets, "logit", (), shared)
-        found.append(_correlation(maps, order < size, before[:, None] - after))
+        found.append(_correlation(maps, order, size, before, after))
     return jnp.stack(found, axis=1)
 
 
@@ -182,27 +184,29 @@ def _removed(
 @jax.jit
 def _correlation(
     maps: Float[Array, "B H W"],
-    subsets: Bool[Array, "N H W"],
-    falls: Float[Array, "B N"],
+    order: Int[Array, "N H W"],
+    size: Int[Array, ""],
+    before: Float[Array, "B"],
+    after: Float[Array, "B N"],
 ) -> Float[Array, "B"]:
     # Subsets are of one size: a constant in the map adds the same to all sums. Without
     # it they are exact zeros for constant maps, and have more digits for others.
     varies = jnp.ptp(maps, axis=(1, 2), keepdims=True) > 0
     centred = jnp.where(varies, maps - jnp.mean(maps, axis=(1, 2), keepdims=True), 0)
     sums = jnp.einsum(
-        "bhw,nhw->bn", centred, subsets.astype(jnp.float32), precision="highest"
+        "bhw,nhw->bn", centred, (order < size).astype(jnp.float32), precision="highest"
     )
-    return jax.vmap(pearson)(sums, falls)
+    return jax.vmap(pearson)(sums, before[:, None] - after)
 
 
 def pearson(x: Float[Array, "N"], y: Float[Array, "N"]) -> Float[Array, ""]:
     """Pearson's correlation; 0 where x or y is constant."""
     varies = (jnp.ptp(x) > 0) & (jnp.ptp(y) > 0)
-    x, y = x - jnp.mean(x), y - jnp.mean(y)
-    # Of unit length first: products of small squares would underflow.
-    x, y = quotient(x, _like(x)), quotient(y, _like(y))
-    return jnp.where(varies, jnp.sum(x * y), 0)
+    x, y = (_scaled(values - jnp.mean(values)) for values in (x, y))
+    products = quotient(jnp.sum(x * y), jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2)))
+    return jnp.where(varies, products, 0)
 
 
-def _like(x: Float[Array, "N"]) -> Float[Array, "N"]:
-    return jnp.broadcast_to(jnp.linalg.norm(x), x.shape)
+def _scaled(values: Float[Array, "N"]) -> Float[Array, "N"]:
+    """To at most 1, since squares of very small numbers would be zero."""
+    return quotient(values, jnp.max(jnp.abs(values)))

@@ -109,7 +109,7 @@ def road(
     asked, maps = ask_about(logits_fn, images, maps, targets, batch_size)
     sizes = np.asarray(pixels_of(shares, maps.shape[1:]))
     order = np.asarray(ranks(maps))
-    before = scores_of_images(asked, "probability")[:, None]
+    before = scores_of_images(asked, "probability")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         after = over_samples(
             partial(_add_chunk, threads, np.asarray(asked.images), order, sizes),
@@ -120,8 +120,7 @@ def road(
             (asked.classifier, key_or_default(key)),
             asked.targets,
         )
-    most, least = jnp.split(after - before, 2, axis=1)
-    return Road(jnp.mean(least - most, axis=1) / 2, most, least)
+    return _summary(before, after)
 
 
 def _add_chunk(
@@ -162,6 +161,12 @@ def _put_scores(
     edited = filled + jnp.where(removed[..., None], noises, 0)
     found = scores_of(classifier, edited, chunk.of(targets), "probability")
     return chunk.put(scores, found)
+
+
+@jax.jit
+def _summary(before: Float[Array, "B"], after: Float[Array, "B _"]) -> Road:
+    most, least = jnp.split(after - before[:, None], 2, axis=1)
+    return Road(jnp.mean(least - most, axis=1) / 2, most, least)
 
 
 def impute(

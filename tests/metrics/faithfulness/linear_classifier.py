@@ -10,7 +10,7 @@ MEAN, STD = (0.5, 0.4, 0.6), (0.25, 0.2, 0.3)
 SIZE = (7, 6)
 
 _RANDOM = np.random.default_rng(0)
-WEIGHTS = _RANDOM.normal(size=(*SIZE, 3, 4)).astype(np.float32)
+WEIGHTS = _RANDOM.normal(scale=0.2, size=(*SIZE, 3, 4)).astype(np.float32)
 IMAGES = _RANDOM.uniform(size=(3, *SIZE, 3)).astype(np.float32)
 MAPS = _RANDOM.normal(size=(3, *SIZE)).astype(np.float32)
 TARGETS = np.array([2, 0, 3])

@@ -53,6 +53,9 @@ def test_grey_weights_against_a_noisy_baseline():
     np.testing.assert_allclose(found.infidelity, np.zeros(3), atol=1e-6)
 
 
+jitted_square = jax.jit(square, static_argnames="size")
+
+
 def numpy_edit(perturbation, key, image):
     """The edited image, and what is multiplied by the map."""
     if perturbation == "gaussian":
@@ -63,7 +66,7 @@ def numpy_edit(perturbation, key, image):
         noise = 0.2 * np.asarray(jax.random.normal(key, image.shape))
         edited = np.clip(np.asarray(linear.MEAN) + noise, 0, 1)
         return edited, (image - edited).mean(axis=-1)
-    inside = np.asarray(square(key, linear.SIZE))
+    inside = np.asarray(jitted_square(key, linear.SIZE))
     return np.where(inside[..., None], np.asarray(linear.MEAN), image), 1.0 * inside
 
 
@@ -91,10 +94,9 @@ def test_twin(perturbation):
 
 
 def test_squares():
-    squares = jax.vmap(lambda key: square(key, (28, 40)))(
-        jax.random.split(jax.random.key(0), 1000)
-    )
-    rows, columns = (np.asarray(squares.any(axis=axis)) for axis in (2, 1))
+    draw = jax.jit(jax.vmap(lambda key: square(key, (28, 40))))
+    squares = np.asarray(draw(jax.random.split(jax.random.key(0), 1000)))
+    rows, columns = (squares.any(axis=axis) for axis in (2, 1))
     height, width = rows.sum(axis=1), columns.sum(axis=1)
     np.testing.assert_array_equal(height, width)
     np.testing.assert_array_equal(squares.sum(axis=(1, 2)), height * width)

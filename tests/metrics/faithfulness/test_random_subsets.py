@@ -37,11 +37,14 @@ def test_twin():
     found = ask(sensitivity_n, linear.MAPS, key=key, subsets=8, shares=shares)
     rows = np.arange(3), linear.TARGETS
     before = linear.logits(linear.IMAGES)[rows]
+    values = [
+        np.asarray(jax.random.uniform(jax.random.fold_in(key, sample), linear.SIZE))
+        for sample in range(8)
+    ]
     for column, size in enumerate((1, 13, 40)):
         sums, falls = [], []
         for sample in range(8):
-            values = jax.random.uniform(jax.random.fold_in(key, sample), linear.SIZE)
-            chosen = np.argsort(-np.asarray(values).ravel(), kind="stable")[:size]
+            chosen = np.argsort(-values[sample].ravel(), kind="stable")[:size]
             images = linear.IMAGES.reshape(3, PIXELS, 3).copy()
             images[:, chosen] = linear.MEAN
             after = linear.logits(images.reshape(linear.IMAGES.shape))[rows]
@@ -72,8 +75,10 @@ def test_correlation_of_small_numbers():
     x = jnp.array([1.0, 2, 4, 3])
     y = jnp.array([2.0, 1, 5, 4])
     expected = np.corrcoef(x, y)[0, 1]
-    np.testing.assert_allclose(pearson(x, y), expected, atol=1e-6)
-    np.testing.assert_allclose(pearson(1e-30 * x, 1e15 * y), expected, atol=1e-6)
+    found = jax.jit(pearson)(x, y)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = jax.jit(pearson)(1e-30 * x, 1e15 * y)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_errors():
