@@ -111,7 +111,7 @@ def compare(
             reason = _in_one_line(error)
             print(f"{contestant.title} has no figures: {reason}", file=sys.stderr)
             rows[name] = ComparisonRow(
-                contestant.title, contestant.kind, {}, "", reason
+                contestant.title, contestant.kind, {}, error=reason
             )
     if not measured:
         raise InputError("no row has figures: see the reasons above")
@@ -253,7 +253,7 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
         contestant.kind,
         {metric: figures[metric] for metric in plan.metrics if metric in figures},
         "; ".join(notes),
-        "",
+        competes=not contestant.knows_truth,
     )
     return Measured(row, localised, maps, curves)
 

@@ -20,7 +20,13 @@ from saliency_jax.evaluation.runs import load_beside
 from saliency_jax.loading import Loaded, load
 from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.report import comparison as tables
+from saliency_jax.report.comparison import Comparison, Gallery, to_json
+from saliency_jax.report.comparison_tables import (
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 from saliency_jax.report.html import write_html
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder
@@ -180,29 +186,26 @@ def describe(request: Request, plan: Plan) -> dict[str, Any]:
     }
 
 
-def write(
-    compared: tables.Comparison, gallery: tables.Gallery, sort: str, out: Path
-) -> list[Path]:
+def write(compared: Comparison, gallery: Gallery, sort: str, out: Path) -> list[Path]:
     """Prints the table, and writes it in every form.
 
     Raises:
       InputError: a file cannot be written.
     """
-    compared = tables.sorted_by(compared, sort)
     forms = {
-        "comparison.json": tables.to_json,
-        "comparison.csv": tables.to_csv,
-        "comparison.md": tables.to_markdown,
-        "comparison.tex": tables.to_latex,
+        "comparison.json": to_json(compared),
+        "comparison.csv": to_csv(compared, sort),
+        "comparison.md": to_markdown(compared, sort),
+        "comparison.tex": to_latex(compared, sort),
     }
     paths = [out / name for name in forms]
     try:
-        for path, form in zip(paths, forms.values(), strict=True):
-            path.write_text(form(compared), encoding="utf-8")
-        write_html(out / "report.html", compared, gallery)
+        for path, text in zip(paths, forms.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{error.filename} cannot be written ({error.strerror})"
         ) from error
-    print(tables.to_text(compared))
+    write_html(out / "report.html", compared, gallery, sort)
+    print(to_text(compared, sort))
     return [*paths, out / "report.html"]
