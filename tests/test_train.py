@@ -191,22 +191,17 @@ def test_only_training_images_have_random_labels(shapes_dir, tmp_path, monkeypat
 
     def spy_eval(source, **options):
         evaluated.append(source.split)
+        labels = [source[i]["label"] for i in range(len(source))]
         for batch in batches(source, **options):
-            labels = batch["label"][batch["valid"]].tolist()
-            assert labels == [source[i]["label"] for i in range(len(labels))]
+            shown = batch["label"][batch["valid"]].tolist()
+            assert shown == [labels.pop(0) for _ in shown]
             yield batch
 
     monkeypatch.setattr(train.pipeline, "make_train_iterator", spy_train)
     monkeypatch.setattr(train.pipeline, "eval_batches", spy_eval)
-    config = classifier_config(
-        shapes_dir,
-        data__random_labels=True,
-        data__batch_size=16,
-        total_steps=1,
-        checkpoint__every=1,
-    )
+    config = classifier_config(shapes_dir, data__random_labels=True)
     train.train(config, tmp_path)
-    assert trained == [True] and evaluated == ["train", "validation"]
+    assert trained == [True] and {*evaluated} == {"train", "validation"}
     filed = json.loads((tmp_path / "config.json").read_text())
     assert filed["data"]["random_labels"] is True
 

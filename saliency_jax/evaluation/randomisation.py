@@ -119,7 +119,7 @@ def label_randomisation(
     """Compares the maps of a classifier with those of one that learnt random labels.
 
     `train.py` makes the second one with `--config.data.random_labels=True`. In the
-    paper it has at least 95 % of its random labels right before it is asked.
+    paper it has more than 95 % of its random labels right before it is asked.
 
     Args:
       classifier: trained on the true labels.
