@@ -153,7 +153,7 @@ def _kept(
     """What was measured before, or else is measured and kept now."""
     arrays = saved.load(path, settings)
     if arrays is None:
-        arrays = {name: np.asarray(values) for name, values in measure().items()}
+        arrays = measure()
         saved.save(path, settings, arrays)
     return arrays
 

@@ -7,6 +7,7 @@ predicts, right or wrong, as RISE's metric does. The maps are made once for all 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -181,7 +182,7 @@ def measures(
         return metric(*given, **bounded, **options)
 
     def curves() -> Arrays:
-        both = ask(insertion_deletion)
+        both = jax.device_get(ask(insertion_deletion))
         return {
             "insertion": both.insertion.auc,
             "deletion": both.deletion.auc,
@@ -194,13 +195,14 @@ def measures(
     def sensitivity() -> Arrays:
         explain = explaining(contestant, setting)
         images, key = images_of(setting, count), setting.key("max_sensitivity")
-        return max_sensitivity(
+        found = max_sensitivity(
             explain, images, targets, key=key, draws=DRAWS, **bounded
-        )._asdict()
+        )
+        return jax.device_get(found._asdict())
 
     def simple(metric: Callable[..., Any], is_random: bool) -> Callable[[], Arrays]:
         options = {"key": setting.key(metric.__name__)} if is_random else {}
-        return lambda: ask(metric, **options)._asdict()
+        return lambda: jax.device_get(ask(metric, **options)._asdict())
 
     every = {
         CURVES: curves,

@@ -1,6 +1,6 @@
 """Which images the report shows, and the maps of all rows over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -103,5 +103,5 @@ def _extremes(arrays: Arrays) -> Found:
     return Found(ordered[:EXTREMES], ordered[::-1][:EXTREMES])
 
 
-def _numbers(places: Sequence[int], index: Mapping[int, int]) -> list[int]:
+def _numbers(places: Int[np.ndarray, "_"], index: Mapping[int, int]) -> list[int]:
     return [index[int(place)] for place in places]

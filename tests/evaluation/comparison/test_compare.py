@@ -1,0 +1,229 @@
+"""The conductor on painted images, whose figures follow from what was painted."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.comparison import (
+    catalogue,
+    compare,
+    contestants,
+    judged_pass,
+    localisation_pass,
+)
+from saliency_jax.evaluation.comparison.compare import Plan
+from saliency_jax.evaluation.comparison.localisation_pass import BoxRule
+from saliency_jax.evaluation.comparison.passes import Setting
+from saliency_jax.evaluation.judges import Judge
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.report.comparison import from_json, to_json
+from tests.painted import SIZE, paint, source_of
+
+BOX = [2, 4, 10, 12]  # xmin, ymin, xmax, ymax
+RECORDS = [
+    paint(BOX, predicted=3, label=3, boxes=[BOX]),  # found, right
+    paint(BOX, predicted=4, label=3, boxes=[BOX]),  # found, wrong
+    paint([0, 0, 4, 4], predicted=1, label=1, boxes=[[8, 8, 16, 16]]),  # missed
+    paint(BOX, predicted=1, label=1, boxes=[[0, 0, 3, 3], BOX]),  # the second
+    paint(BOX, predicted=1, label=1, boxes=[]),  # not scored
+]
+
+
+def logits(images):
+    """The painted class first, by as much as the painted mask is large."""
+    painted = jnp.round(255 * images[:, 0, 0, 2]).astype(jnp.int32)
+    size = 1 + images[..., 0].sum((1, 2))
+    return jax.nn.one_hot(painted, 10) * size[:, None]
+
+
+def red_channel(classifier, batch, targets, key):
+    return np.asarray(batch["image"][..., 0], np.float32) - 100
+
+
+RED = contestants.Contestant("red", "method", red_channel, SIZE)
+
+
+def plan_of(out, metrics=("localisation", "maps"), rule="value", **changed):
+    classifier = Classifier.from_function(logits)
+    setting = Setting(classifier, SIZE, source_of(RECORDS), 5, 2, 1, 0, {})
+    chosen = catalogue.chosen(metrics)
+    given = {
+        "setting": setting,
+        "classifier": ("painted", "1"),
+        "metrics": chosen,
+        "rule": BoxRule(rule, "inclusive", "max_box_acc" in chosen),
+        "asked": 4,
+        "crop_judge": Judge(Path("painted"), classifier, SIZE),
+        "judges": {},
+        "memoriser": (None, ()),
+        "out": out,
+    }
+    return Plan(**given | changed)
+
+
+def figures_of(compared, row):
+    figures = compared.rows[row].figures
+    return {name: figure.value for name, figure in figures.items()}
+
+
+def test_figures_of_a_map_that_is_the_painted_mask(tmp_path):
+    rows = {"red": RED, **contestants.trivial(SIZE, 0)}
+    compared, gallery = compare.compare(plan_of(tmp_path), rows, {"seed": 0})
+    red = figures_of(compared, "red")
+    # Of the four with boxes the third misses; the second has the wrong class.
+    assert red["gt_known"] == 1 / 4
+    assert red["top1"] == 2 / 4
+    assert red["top5"] == 1 / 4  # among ten equal logits the true one is not beaten
+    assert red["max_box_acc"] == 3 / 4
+    # The greatest value, first in raster order, is the corner of each painted mask; the
+    # third is 5.7 pixels from its box, well within fifteen.
+    assert red["pointing"] == 1
+    assert red["energy_pointing"] == pytest.approx(3 / 4)
+    assert red["box_area"] == pytest.approx((4 * 64 + 16) / 5 / SIZE**2)
+    truth = figures_of(compared, "ground_truth_box")
+    assert truth["gt_known"] == 0 and truth["iou"] == pytest.approx(1, abs=0.25)
+    assert not compared.rows["ground_truth_box"].competes
+    assert figures_of(compared, "whole_image")["gt_known"] == 1
+    assert compared.rows["red"].figures["gt_known"].images == 4
+    assert "by the other half of the images; hit at IoU >= 0.5" in (
+        compared.rows["red"].note
+    )
+    assert from_json(to_json(compared)) == compared
+
+    assert set(gallery.maps) == {"red", "centre_gaussian", "edges", "random"}
+    worst = gallery.worst["red"][0]
+    assert gallery.scores["red"][worst] == 0
+    assert gallery.captions[worst] == "class 1"
+    assert "class 3 (taken for class 4)" in gallery.captions
+
+
+def test_a_row_that_fails_keeps_its_place_and_the_others_go_on(tmp_path, capsys):
+    def fails(*asked):
+        raise InputError("no convolution in the classifier")
+
+    rows = {"broken": RED._replace(title="broken", explain=fails), "red": RED}
+    compared, _ = compare.compare(plan_of(tmp_path), rows, {})
+    assert compared.rows["broken"].error == "no convolution in the classifier"
+    assert not compared.rows["broken"].figures
+    assert figures_of(compared, "red")["gt_known"] == 1 / 4
+    assert "broken has no figures: no convolution" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no row has figures"):
+        compare.compare(plan_of(tmp_path / "out"), {"broken": rows["broken"]}, {})
+
+
+def test_a_stopped_comparison_goes_on_where_it_was(tmp_path):
+    asked = []
+
+    def counted(classifier, batch, targets, key):
+        asked.append(len(batch["label"]))
+        if stop_after and len(asked) > stop_after:
+            raise KeyboardInterrupt
+        return red_channel(classifier, batch, targets, key)
+
+    def row(name):
+        return RED._replace(title=name, explain=counted)
+
+    rows = {"one": row("one"), "two": row("two")}
+    stop_after = 4  # three batches of the first row, and one of the second
+    with pytest.raises(KeyboardInterrupt):
+        compare.compare(plan_of(tmp_path), rows, {})
+    stop_after = 0
+    asked.clear()
+    compared, _ = compare.compare(plan_of(tmp_path), rows, {})
+    assert len(asked) == 3  # the second row's batches alone
+    one, two = (figures_of(compared, name) for name in rows)
+    measured = one.keys() - catalogue.COSTS
+    assert {name: one[name] for name in measured} == {n: two[n] for n in measured}
+    # Another rule for boxes is another measurement; the same again is none.
+    compare.compare(plan_of(tmp_path, rule="mean"), rows, {})
+    assert len(asked) == 9
+    compare.compare(plan_of(tmp_path, rule="mean"), rows, {})
+    assert len(asked) == 9
+
+
+def test_metrics_that_ask_again_see_the_predicted_class(tmp_path):
+    classes = []
+
+    def noted(classifier, batch, targets, key):
+        classes.append(np.asarray(targets).tolist())
+        return red_channel(classifier, batch, targets, key)
+
+    rows = {"red": RED._replace(explain=noted), **contestants.trivial(SIZE, 0)}
+    plan = plan_of(tmp_path, ("insertion", "deletion", "average_drop", "agreement"))
+    compared, _ = compare.compare(plan, rows, {})
+    assert classes == [[3, 3], [1, 1], [1, 1], [3, 4], [1, 1]]  # true, then predicted
+    red = figures_of(compared, "red")
+    assert red["insertion"] > figures_of(compared, "random")["insertion"]
+    assert red["deletion"] < figures_of(compared, "random")["deletion"]
+    # The first pixel tells the class, and only the third image's mask keeps it.
+    assert red["average_drop"] == pytest.approx(3 / 4)
+    assert "insertion_normalised" not in red
+    assert compared.rows["red"].figures["insertion"].images == 4
+    assert "insertion" not in figures_of(compared, "ground_truth_box")
+    curve = compared.curves["red"]["insertion"]
+    assert curve[-1] > curve[0] and len(curve) == 27  # 256 pixels, ten at a time
+    names, matrix = compared.agreement
+    assert names[0] == "red" and np.allclose(np.diag(matrix)[[0, -1]], 1)
+    assert red["agreement"] == pytest.approx(np.mean(matrix[0][1:]))
+
+
+def test_a_metric_that_fails_leaves_the_row_the_others(tmp_path, capsys):
+    """Layers of a function are not known, so none can be drawn anew."""
+    plan = plan_of(tmp_path, ("localisation", "all_layers_random"))
+    compared, _ = compare.compare(plan, {"red": RED}, {})
+    assert "gt_known" in figures_of(compared, "red")
+    assert "no cascading: this classifier is a function" in compared.rows["red"].note
+    assert "red, cascading: this classifier is a function" in capsys.readouterr().err
+
+
+def test_data_without_boxes_leave_what_needs_none(tmp_path):
+    records = [paint(BOX, predicted=3, label=3, boxes=[]) for _ in range(3)]
+    plan = plan_of(tmp_path)
+    setting = plan.setting._replace(source=source_of(records), count=3)
+    compared, _ = compare.compare(plan._replace(setting=setting), {"red": RED}, {})
+    assert set(figures_of(compared, "red")) >= {"sparseness", "complexity", "box_area"}
+    assert "gt_known" not in figures_of(compared, "red")
+
+
+def test_other_judges_see_what_a_map_keeps(tmp_path):
+    plan = plan_of(tmp_path)
+    plan = plan._replace(judges={"stranger": plan.crop_judge})
+    plan = plan._replace(metrics=plan.metrics | judged_pass.metrics(plan.judges))
+    compared, _ = compare.compare(plan, {"red": RED}, {})
+    red = figures_of(compared, "red")
+    # The painted class is in the first pixel, which no painted mask but the third's
+    # keeps; the second's is wrong.
+    assert red["stranger masked_out"] == pytest.approx(2 / 4)
+    assert red["stranger masked_in"] == pytest.approx(1 / 4)
+    assert red["mask_area"] < 0.3
+
+
+def test_metrics_by_name_and_by_group():
+    assert set(catalogue.chosen(["pointing"])) == {"pointing", *catalogue.COSTS}
+    assert set(catalogue.chosen([])) >= {"gt_known", "saliency_metric", "sparseness"}
+    assert "insertion" not in catalogue.chosen([])
+    with pytest.raises(
+        InputError, match=r"no metric 'pointin' \(did you mean pointing"
+    ):
+        catalogue.chosen(["pointin"])
+
+
+def test_alphas_never_see_the_boxes_that_they_score(tmp_path):
+    """Turning one image's box into a miss changes no alpha of its own half."""
+    plan = compare.with_answers(plan_of(tmp_path))
+    arrays = localisation_pass.measure(RED, plan.setting, plan.rule)
+    _, chosen = localisation_pass.chosen_boxes(arrays)
+    changed = dict(arrays, hit=arrays["hit"].copy())
+    changed["hit"][0] = False
+    _, again = localisation_pass.chosen_boxes(changed)
+    assert chosen[0] == again[0]
+
+
+def test_what_is_filed_is_json(tmp_path):
+    compared, _ = compare.compare(plan_of(tmp_path), {"red": RED}, {"seed": 0})
+    assert json.loads(to_json(compared))
