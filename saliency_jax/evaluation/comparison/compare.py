@@ -128,7 +128,7 @@ def compare(
         rows=rows,
         curves={name: row.curves for name, row in measured.items() if row.curves},
         agreement=agreement,
-        published=published(contestants),
+        published=published(contestants, plan.metrics),
         how=how,
     )
     localised = {name: row.localised for name, row in measured.items()}

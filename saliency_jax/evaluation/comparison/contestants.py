@@ -15,6 +15,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.evaluation.runs import Run
 from saliency_jax.metrics import baselines
 from saliency_jax.models.classifier import Classifier
+from saliency_jax.report.figures import as_uint8
 from saliency_jax.saliency import saliency_fn
 from saliency_jax.types import Batch
 
@@ -162,7 +163,7 @@ def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
         "center_box": functools.partial(rectangle, "center_box"),
         "ground_truth_box": functools.partial(rectangle, "ground_truth_box"),
         "centre_gaussian": lambda b: baselines.centre_gaussian(count(b), image_size),
-        "edges": lambda b: baselines.edges(b["image"]),
+        "edges": lambda b: baselines.edges(as_uint8(np.asarray(b["image"]))),
         "random": lambda b: baselines.random_maps(b["place"], image_size, seed),
     }
     titles = {

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from saliency_jax.evaluation.comparison.contestants import Contestant, maps_of
 from saliency_jax.evaluation.comparison.localisation_pass import mean_figure
@@ -233,10 +233,11 @@ def explaining(
     key = setting.key("maps") if key is None else key
 
     def explain(
-        images: Float[Array, "B S S 3"], targets: Int[Array, "B"]
+        images: Num[Array | np.ndarray, "B S S 3"],
+        targets: Int[Array | np.ndarray, "B"],
     ) -> Float[np.ndarray, "B S S"]:
         batch = {
-            "image": np.rint(np.clip(np.asarray(images), 0, 1) * 255).astype(np.uint8),
+            "image": images,
             "label": np.asarray(targets),
             "place": np.arange(len(images)),
         }

@@ -73,9 +73,13 @@ def measure(
     cv2.setNumThreads(1)  # the pool's threads are enough
     seconds = dict.fromkeys(("inpainting", "wait"), 0.0)
     size, parts = setting.batch_size, []
-    place = functools.partial(
-        jax.device_put, device=sharding.by_batch(sharding.evaluation_mesh(size))
-    )
+    mesh = sharding.evaluation_mesh(size)
+    place = functools.partial(jax.device_put, device=sharding.by_batch(mesh))
+    everywhere = functools.partial(jax.device_put, device=sharding.replicated(mesh))
+    judges = {
+        name: judge._replace(classifier=everywhere(judge.classifier))
+        for name, judge in judges.items()
+    }
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for part in mapped(contestant, setting, count, doing="judged"):
             masks = part.maps

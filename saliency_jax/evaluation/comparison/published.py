@@ -4,7 +4,7 @@ They are of other classifiers and of ImageNet's whole validation set: the order 
 compares, the numbers do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from saliency_jax.evaluation.comparison.contestants import Contestant
 
@@ -46,11 +46,14 @@ OF_BASELINES = {
 }
 
 
-def published(contestants: Mapping[str, Contestant]) -> Published:
+def published(
+    contestants: Mapping[str, Contestant], metrics: Collection[str]
+) -> Published:
     """Returns of each row what was published of its kind: `{metric: (value, source)}`.
 
     Args:
       contestants: by the names of their rows.
+      metrics: that are in the table.
     """
     found = {}
     for name, contestant in contestants.items():
@@ -59,6 +62,7 @@ def published(contestants: Mapping[str, Contestant]) -> Published:
         else:
             known = OF_METHODS if contestant.kind == "method" else OF_BASELINES
             figures = known.get(name.partition(":")[0])
-        if figures:
-            found[name] = figures
+        shown = {name: of for name, of in (figures or {}).items() if name in metrics}
+        if shown:
+            found[name] = shown
     return found

@@ -91,6 +91,8 @@ METRICS = {
     ),
 }
 
+Classes = Int[np.ndarray | Array, "B"]
+
 MEASURES: dict[str, tuple[str, ...]] = {
     "cascading": tuple(METRICS)[:5],
     "independent": ("one_layer_random",),
@@ -122,7 +124,7 @@ def measures(
     targets = setting.answers["predicted"][:count]
 
     def explain(
-        classifier: Classifier, images: np.ndarray, targets: Int[Array, "B"]
+        classifier: Classifier, images: np.ndarray, targets: Classes
     ) -> Float[np.ndarray, "B S S"]:
         changed = setting._replace(classifier=classifier)
         return _in_batches(explaining(contestant, changed), images, targets, setting)
@@ -164,7 +166,7 @@ def measures(
 
     def consistent() -> Arrays:
         def under_key(
-            images: np.ndarray, targets: Int[Array, "B"], key: Array
+            images: np.ndarray, targets: Classes, key: Array
         ) -> Float[np.ndarray, "B S S"]:
             keyed = explaining(contestant, setting, key)
             return _in_batches(keyed, images, targets, setting)
@@ -190,7 +192,7 @@ def measures(
 def _in_batches(
     explain: Callable[..., Float[np.ndarray, "B S S"]],
     images: np.ndarray,
-    targets: Int[np.ndarray | Array, "B"],
+    targets: Classes,
     setting: Setting,
 ) -> Float[np.ndarray, "B S S"]:
     """Maps of many images, in batches of one size."""
