@@ -6,9 +6,10 @@ r"""Time of metrics that ask the classifier again, beside Quantus's.
     /tmp/quantus/bin/python -m benchmarks.faithfulness [--images 16] \
         [--image_size 64] [--rounds 7]
 
-Both judge the same maps of the same images by a narrow ResNet-10 of the same weights, on
-a CPU, with as many edited images. They take turns in one process, and the ratio is taken
-within a round; above 1 where we are faster. Each answers once before, which compiles.
+Both judge the same maps of the same images by a narrow ResNet-10 of the same weights,
+on a CPU, with as many edited images. They take turns in one process, and the ratio is
+taken within a round; above 1 where we are faster. Each answers once before, which
+compiles.
 Where other work is on the machine, PyTorch's threads wait for each other, up to ten
 times as long as they work: then `taskset -c 0 env OMP_NUM_THREADS=1` before it all.
 
