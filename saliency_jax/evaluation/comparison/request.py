@@ -27,7 +27,7 @@ from saliency_jax.report.comparison_tables import (
     to_markdown,
     to_text,
 )
-from saliency_jax.report.html import write_html
+from saliency_jax.report.html.page import build_page
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder
 
@@ -192,11 +192,14 @@ def write(compared: Comparison, gallery: Gallery, sort: str, out: Path) -> list[
     Raises:
       InputError: a file cannot be written.
     """
+    how = compared.how
+    title = f"{how['data']} {how['split']}, {Path(how['classifier']).name}"
     forms = {
         "comparison.json": to_json(compared),
         "comparison.csv": to_csv(compared, sort),
         "comparison.md": to_markdown(compared, sort),
         "comparison.tex": to_latex(compared, sort),
+        "report.html": build_page(compared, gallery, title=title, sort_by=sort),
     }
     paths = [out / name for name in forms]
     try:
@@ -206,6 +209,5 @@ def write(compared: Comparison, gallery: Gallery, sort: str, out: Path) -> list[
         raise InputError(
             f"{error.filename} cannot be written ({error.strerror})"
         ) from error
-    write_html(out / "report.html", compared, gallery, sort)
     print(to_text(compared, sort))
-    return [*paths, out / "report.html"]
+    return paths
