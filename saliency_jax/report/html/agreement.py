@@ -28,7 +28,7 @@ def agreement_section(comparison: Comparison) -> str:
     )
 
 
-def _cell(value: float) -> str:
+def _cell(value: float | int) -> str:
     colour = FOR if value > 0 else AGAINST
     opacity = STRONGEST * min(abs(value), 1)
     return f'<td style="background:rgba({colour}, {opacity:.2f})">{value:z.2f}</td>'

@@ -81,7 +81,7 @@ def _panel(
     shares = "".join(
         f'<text x="{x(share):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
         f"{share:g}</text>"
-        for share in (0, 0.25, 0.5, 0.75, 1)
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     lines = ""
     for number, name in enumerate(named):

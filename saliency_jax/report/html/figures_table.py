@@ -80,7 +80,9 @@ def _header(comparison: Comparison, column: Column, group: int, sorted_by: str) 
     state = f' aria-sort="{first}"' if mine else ""
     title = escape(f"{metric.title}, {words}. {metric.note}")
     css = ' class="published"' if column.published else ""
-    label = "" if column.published else f' <span aria-label="{words}">{mark}</span>'
+    label = (
+        "" if column.published else f'&nbsp;<span aria-label="{words}">{mark}</span>'
+    )
     return (
         f'<th scope="col"{css} data-group="{group}" data-first="{first}"{state}>'
         f'<button type="button" title="{title}">{escape(column.title)}'

@@ -63,7 +63,8 @@ aria-label="Strength of the maps, per cent"></label>
 <p class="key muted"><span><i class="line true"></i>ground truth</span>
 <span><i class="line predicted"></i>predicted</span>
 <span><i class="ramp hot"></i>1st to 99th percentile of a map</span>
-<span><i class="ramp signed"></i>signed map: against, for the class</span></p>
+<span><i class="ramp signed"></i>signed map: against, for the class</span>
+<span><b>IoU {HIT}</b> or more in bold</span></p>
 {images}"""
 
 
