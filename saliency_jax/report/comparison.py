@@ -145,7 +145,7 @@ def sort_rows(comparison: Comparison, metric: str | None = None) -> list[str]:
 
     def place(name: str) -> float:
         figure = rows[name].figures.get(metric)
-        return math.inf if figure is None else sign * figure.value
+        return math.inf if figure is None else sign * float(figure.value)
 
     return sorted(rows, key=place)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ LATEX_ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # after "\\" or "\item" it would begin an option
+    "]": "{]}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -143,11 +146,17 @@ def to_text(
     parts = []
     for group, metrics in group_metrics(comparison).items():
         pages: list[list[list[str]]] = [[]]
-        for column in table_columns(comparison, metrics):
-            cells = [column.title, *(write(column.cells[name]) for name in order)]
-            if pages[-1] and len(table([*pages[-1], cells]).partition("\n")[0]) > width:
+        columns = table_columns(comparison, metrics)
+        # A published column stays beside its metric's own.
+        for _, pair in itertools.groupby(columns, lambda column: column.metric):
+            added = [
+                [column.title, *(write(column.cells[name]) for name in order)]
+                for column in pair
+            ]
+            header = table([*pages[-1], *added]).partition("\n")[0]
+            if pages[-1] and len(header) > width:
                 pages.append([])
-            pages[-1].append(cells)
+            pages[-1] += added
         title = describe_group(comparison, group)
         parts.append("\n\n".join([title, *map(table, pages)]))
     marks = "* best of its column; [low, high] 95 % intervals"
@@ -331,7 +340,7 @@ def _notes(
 
 
 def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
 
 
 def _escape_latex(text: str) -> str:

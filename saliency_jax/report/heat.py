@@ -43,15 +43,22 @@ def heat_grid(
     return join(rows, axis=0)
 
 
+def scale_map(
+    values: Float[np.ndarray, "H W"],
+) -> tuple[Float[np.ndarray, "H W"], bool]:
+    """Returns a map in [-1, 1] as `heat_grid` colours it, and whether it is signed."""
+    signed = bool(values.min() < 0)
+    floor = 0.0 if signed else np.percentile(values, FLOOR)
+    values = values - floor
+    most = np.percentile(np.abs(values), CLIPPED) or np.abs(values).max() or 1.0
+    return np.clip(values / most, -1, 1).astype(np.float32), signed
+
+
 def _over(
     image: UInt8[np.ndarray, "P Q 3"], values: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "P Q 3"]:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    signed = values.min() < 0
-    floor = 0.0 if signed else np.percentile(values, FLOOR)
-    values = values - floor
-    most = np.percentile(np.abs(values), CLIPPED) or np.abs(values).max() or 1.0
-    scaled = np.clip(values / most, -1, 1).astype(np.float32)
+    scaled, signed = scale_map(values)
     scaled = cv2.resize(scaled, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     if not signed:
         levels = np.rint(255 * np.maximum(scaled, 0)).astype(np.uint8)
