@@ -16,6 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.source_info_util import SourceInfo
 from jaxtyping import Array, Float
 
 from saliency_jax.models.classifier import Classifier
@@ -226,8 +227,17 @@ def reached(equations: Sequence[JaxprEqn], source: Var) -> set[Var]:
     return found
 
 
-def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
-    """Evaluates a jaxpr, its calls as if their bodies stood in their places."""
+def _inlined(
+    jaxpr: Jaxpr,
+    constants: Sequence[Any],
+    *inputs: Any,
+    caller: SourceInfo | None = None,
+) -> list[Any]:
+    """Evaluates a jaxpr, its calls as if their bodies stood in their places.
+
+    Of JAX's own jitted functions the bodies stand in no line of the user's: theirs is
+    that of the call.
+    """
     values = dict(zip(jaxpr.constvars, constants, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
@@ -235,10 +245,14 @@ def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
+        source = equation.source_info
+        if caller and not source_info_util.summarize(source):
+            source = source.replace(traceback=caller.traceback)
+            equation = equation.replace(source_info=source)
         arguments = [read(atom) for atom in equation.invars]
         if equation.primitive.name in _CALLS:
             body = _body_of_call(equation)
-            results = _inlined(body.jaxpr, body.consts, *arguments)
+            results = _inlined(body.jaxpr, body.consts, *arguments, caller=source)
         else:
             results = bind(equation, arguments)
         values |= dict(zip(equation.outvars, results, strict=True))
@@ -267,7 +281,7 @@ def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
 def place(equation: JaxprEqn) -> str:
     """A primitive and where it stands in the user's code, for messages."""
     where = source_info_util.summarize(equation.source_info)
-    return f"{equation.primitive.name} ({where})"
+    return equation.primitive.name + (f" ({where})" if where else "")
 
 
 def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:
