@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from saliency_jax import Classifier, Masker, saliency, saliency_fn
+from saliency_jax.attribution import gradient
 from saliency_jax.attribution.optimised_masks import iterative_mask
 from saliency_jax.attribution.optimised_masks.iterative_mask import (
     IterativeOptions,
     iterative_masks,
 )
+from saliency_jax.errors import InputError
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.selective_masker import SelectiveDecoder, SelectiveMasker
 from saliency_jax.objectives.black_box import black_box_loss, published
@@ -178,3 +180,27 @@ def test_a_masker_asks_it_for_the_class(black_box, masker):
     compiled = saliency._jitted._cache_size()
     saliency_fn(explained.replace(classifier=black_box.with_others), IMAGES)
     assert saliency._jitted._cache_size() == compiled
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_nnx_model_in_training_mode(wrapped):
+    """Its running statistics would change with each question, if they could."""
+    nnx = pytest.importorskip("flax.nnx", reason="this Flax has no NNX")
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, images):
+            x = self.dropout(nnx.relu(self.norm(self.conv(images))))
+            return jnp.mean(x, axis=(1, 2))
+
+    network = Network(nnx.Rngs(0))
+    model = (lambda images: network(images)) if wrapped else network
+    for targets in (0, None):
+        with pytest.raises(InputError, match=r"changes its own state .* model\.eval"):
+            gradient(model, IMAGES, targets)
+    network.eval()
+    assert np.ptp(gradient(model, IMAGES, 0)) > 0

@@ -1,6 +1,7 @@
 """The door of every method: what the user passes is checked, and put in one form."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.layers import Targets, Unit, as_partial
+from saliency_jax.attribution.layers import (
+    Targets,
+    Unit,
+    as_layer,
+    as_partial,
+    cut,
+)
 from saliency_jax.errors import InputError
 from saliency_jax.masking import to_float
 from saliency_jax.models.classifier import Classifier
@@ -60,8 +67,8 @@ def ask(
       batch_size: None means 32, or all images if they are more.
 
     Raises:
-      InputError: the images or the targets have another shape, the classifier does not
-        know such a class, or `batch_size` is below 1.
+      InputError: the images or the targets have another shape or type, the classifier
+        does not know such a class or a layer such a unit, or `batch_size` is below 1.
     """
     check_images(images)
     if batch_size is not None:
@@ -88,43 +95,100 @@ def _checked_targets(
     if targets is None:
         return None
     if isinstance(targets, Unit):
-        each = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), images.shape[:1])
-        return jax.tree.map(each, targets)
+        each = lambda x: one_for_each(x, len(images), "numbers of a Unit", "number")
+        unit = jax.tree.map(each, targets)
+        check_unit(classifier, images.shape[1:], targets)
+        return unit
     if callable(targets):
         return as_partial(targets)
     classes = one_for_each(targets, len(images))
-    # Indexing would silently clip or wrap. Inside somebody's jit they are not known.
-    if not isinstance(targets, jax.core.Tracer):
-        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-        num_classes = _logits.eval_shape(classifier, one).shape[-1]
-        given = np.atleast_1d(targets)
-        wrong = given[(given < 0) | (given >= num_classes)]
-        if wrong.size:
-            raise InputError(
-                f"target {wrong[0]}: the classifier knows classes 0 to "
-                f"{num_classes - 1}"
-            )
+    if (wrong := _not_below(_num_classes(classifier, images), targets)) is not None:
+        raise InputError(
+            f"target {wrong}: the classifier knows classes 0 to "
+            f"{_num_classes(classifier, images) - 1}"
+        )
     return classes
 
 
-def one_for_each(
-    targets: int | Int[Array | np.ndarray, "..."], count: int
-) -> Int[Array, "B"]:
-    """The class of each image, where there may be one for all.
+def check_unit(classifier: Classifier, size: tuple[int, int, int], unit: Unit) -> None:
+    """Checks that a layer has a unit, as far as its numbers are known.
 
     Args:
-      targets: classes.
-      count: B.
+      classifier: any.
+      size: (H, W, C) of the images that it sees.
+      unit: its numbers, one or one for each image.
 
     Raises:
-      InputError: they are neither one nor one for each.
+      InputError: the layer has fewer channels, rows or columns.
     """
-    if jnp.shape(targets) not in ((), (count,)):
+    one = jax.ShapeDtypeStruct((1, *size), jnp.float32)
+    _, rows, columns, channels = _unit_maps.eval_shape(
+        classifier, one, unit.layer
+    ).shape
+    numbers = {"channel": (unit.channel, channels)}
+    if unit.position is not None:
+        numbers["row"] = (unit.position[0], rows)
+        numbers["column"] = (unit.position[1], columns)
+    for name, (given, count) in numbers.items():
+        if (wrong := _not_below(count, given)) is not None:
+            raise InputError(
+                f"{name} {wrong} of a Unit: its layer gives maps of {rows}x{columns} "
+                f"and {channels} channels for images of {size[0]}x{size[1]}: expected "
+                f"0 to {count - 1}"
+            )
+
+
+def _not_below(count: int, numbers: int | Int[Array | np.ndarray, "..."]) -> int | None:
+    """The first that is not one of 0 to count - 1, which indexing would clip or wrap.
+
+    None too where they are not known, inside somebody's jit.
+    """
+    if isinstance(numbers, jax.core.Tracer):
+        return None
+    given = np.atleast_1d(numbers)
+    wrong = given[(given < 0) | (given >= count)]
+    return int(wrong[0]) if wrong.size else None
+
+
+def one_for_each(
+    numbers: int | Int[Array | np.ndarray, "..."],
+    count: int,
+    name: str = "targets",
+    of: str = "class",
+) -> Int[Array, "B"]:
+    """The class of each image, or another whole number, where there may be one for all.
+
+    Args:
+      numbers: classes.
+      count: B.
+      name: of the numbers, for messages.
+      of: what one of them is, for messages.
+
+    Raises:
+      InputError: they are neither one nor one for each, or no integers.
+    """
+    if jnp.shape(numbers) not in ((), (count,)):
         raise InputError(
-            f"targets of shape {jnp.shape(targets)} for {count} images: expected one "
-            f"class for each, {(count,)}, or one number"
+            f"{name} of shape {jnp.shape(numbers)} for {count} images: expected one "
+            f"{of} for each, {(count,)}, or one number"
         )
-    return jnp.broadcast_to(jnp.asarray(targets, jnp.int32), (count,))
+    dtype = jnp.asarray(numbers).dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(f"{name} of type {dtype}: expected integers")
+    return jnp.broadcast_to(jnp.asarray(numbers, jnp.int32), (count,))
+
+
+def _num_classes(classifier: Classifier, images: Float[Array, "B H W C"]) -> int:
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return _logits.eval_shape(classifier, one).shape[-1]
+
+
+@partial(jax.jit, static_argnames="layer")  # keeps what it has traced; never run
+def _unit_maps(
+    classifier: Classifier, images: Float[Array, "B H W C"], layer: str | None
+) -> Float[Array, "B h w D"]:
+    """The maps that a `Unit` of a layer is one number of."""
+    return cut(classifier, images, as_layer(layer)).activations(images)
 
 
 @jax.jit  # keeps what it has traced, also where only the shape is asked for

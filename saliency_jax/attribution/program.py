@@ -6,6 +6,7 @@ program can be cut at any of its variables, evaluated from there, and evaluated 
 other backward rules, all without a change to the classifier.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.source_info_util import SourceInfo
 from jaxtyping import Array, Float
 
 from saliency_jax.models.classifier import Classifier
@@ -184,6 +186,38 @@ def flattened(traced: ClosedJaxpr) -> ClosedJaxpr:
     return jax.make_jaxpr(lambda *x: _inlined(traced.jaxpr, traced.consts, *x))(*shapes)
 
 
+def unrolled(body: Jaxpr | ClosedJaxpr) -> tuple[list[JaxprEqn], list[Atom]]:
+    """The equations of a body, and its results, with those of its calls in their place.
+
+    To be read, not evaluated: unlike `flattened` it asks for nothing that a body has
+    in its place alone, such as the axes of `shard_map` or references to memory.
+    """
+    body = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+    return _unrolled(body, body.invars)
+
+
+def _unrolled(
+    jaxpr: Jaxpr, inputs: Sequence[Atom]
+) -> tuple[list[JaxprEqn], list[Atom]]:
+    names: dict[Var, Atom] = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom: Atom) -> Atom:
+        return names.get(atom, atom) if isinstance(atom, Var) else atom
+
+    equations = []
+    for equation in jaxpr.eqns:
+        arguments = [read(atom) for atom in equation.invars]
+        if equation.primitive.name in _CALLS:
+            inside, results = _unrolled(_body_of_call(equation).jaxpr, arguments)
+            equations += inside
+        else:
+            # Copies, because a body that is called twice has its variables once.
+            results = [copy.copy(variable) for variable in equation.outvars]
+            equations.append(equation.replace(invars=arguments, outvars=results))
+        names |= dict(zip(equation.outvars, results, strict=True))
+    return equations, [read(atom) for atom in jaxpr.outvars]
+
+
 def reached(equations: Sequence[JaxprEqn], source: Var) -> set[Var]:
     """A variable and all that are computed from it, by equations in order."""
     found = {source}
@@ -193,8 +227,17 @@ def reached(equations: Sequence[JaxprEqn], source: Var) -> set[Var]:
     return found
 
 
-def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
-    """Evaluates a jaxpr, its calls as if their bodies stood in their places."""
+def _inlined(
+    jaxpr: Jaxpr,
+    constants: Sequence[Any],
+    *inputs: Any,
+    caller: SourceInfo | None = None,
+) -> list[Any]:
+    """Evaluates a jaxpr, its calls as if their bodies stood in their places.
+
+    Of JAX's own jitted functions the bodies stand in no line of the user's: theirs is
+    that of the call.
+    """
     values = dict(zip(jaxpr.constvars, constants, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
@@ -202,17 +245,23 @@ def _inlined(jaxpr: Jaxpr, constants: Sequence[Any], *inputs: Any) -> list[Any]:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
+        source = equation.source_info
+        if caller and not source_info_util.summarize(source):
+            source = source.replace(traceback=caller.traceback)
+            equation = equation.replace(source_info=source)
         arguments = [read(atom) for atom in equation.invars]
         if equation.primitive.name in _CALLS:
-            body = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
-            if isinstance(body, ClosedJaxpr):
-                results = _inlined(body.jaxpr, body.consts, *arguments)
-            else:
-                results = _inlined(body, (), *arguments)
+            body = _body_of_call(equation)
+            results = _inlined(body.jaxpr, body.consts, *arguments, caller=source)
         else:
             results = bind(equation, arguments)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _body_of_call(equation: JaxprEqn) -> ClosedJaxpr:
+    body = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+    return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
 
 
 def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
@@ -232,7 +281,7 @@ def bind(equation: JaxprEqn, arguments: Sequence[Any]) -> list[Any]:
 def place(equation: JaxprEqn) -> str:
     """A primitive and where it stands in the user's code, for messages."""
     where = source_info_util.summarize(equation.source_info)
-    return f"{equation.primitive.name} ({where})"
+    return equation.primitive.name + (f" ({where})" if where else "")
 
 
 def _program(flat: ClosedJaxpr, paths: tuple[str, ...]) -> Program:

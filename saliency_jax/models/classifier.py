@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import flax.struct
 import jax
@@ -56,11 +57,21 @@ FUNCTION = "logits_fn"
 
 
 class LogitsFunction(nn.Module):
-    """Calls the function that stands in the place of its variables."""
+    """Calls the function that stands in the place of its variables.
+
+    Raises:
+      InputError: it is an NNX model in training mode, in jitted code.
+    """
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"], train: bool) -> Any:
-        return self.get_variable("params", FUNCTION)(images)
+        try:
+            return self.get_variable("params", FUNCTION)(images)
+        except flax.errors.TraceContextError as error:
+            raise InputError(
+                "this NNX model changes its own state when it is called, as running "
+                "statistics and dropout do in training: call model.eval() first"
+            ) from error
 
 
 @flax.struct.dataclass

@@ -23,6 +23,7 @@ pytest.importorskip("captum")
 from captum import attr  # noqa: E402
 from captum.attr._utils import lrp_rules  # noqa: E402
 
+from saliency_jax import prng  # noqa: E402
 from saliency_jax.attribution import (  # noqa: E402
     deconvnet,
     expected_gradients,
@@ -198,7 +199,7 @@ def test_noise_tunnel(captum_type, method, power, monkeypatch):
 QUADRATURES = {
     "gausslegendre": "gauss_legendre",
     "riemann_middle": "midpoint",
-    "riemann_trapezoid": "trapezoid",
+    "riemann_trapezoid": "captum_trapezoid",
 }
 
 
@@ -207,12 +208,10 @@ QUADRATURES = {
     [*(("small", rule) for rule in QUADRATURES), ("resnet", "gausslegendre")],
 )
 def test_integrated_gradients(name, captum_method):
-    """captum's trapezoid weights add up to (n - 1) / n instead of 1; these to 1."""
     twins = twins_of(name)
     steps = 7
     method = attr.IntegratedGradients(twins.module)
     arguments = {"target": twins.labels, "n_steps": steps, "method": captum_method}
-    fault = (steps - 1) / steps if captum_method == "riemann_trapezoid" else 1.0
     random = np.random.default_rng(1)
     image = random.uniform(size=twins.images.shape[1:]).astype(np.float32)
     for baseline in (None, image):
@@ -228,7 +227,7 @@ def test_integrated_gradients(name, captum_method):
             baseline=baseline,
             reduction=None,
         )
-        assert_same(maps, from_torch(expected) / fault)
+        assert_same(maps, expected)
 
 
 @on_both
@@ -267,6 +266,51 @@ def test_completeness_gap():
     gap = np.asarray(aux["completeness_gap"])
     np.testing.assert_allclose(gap, expected.numpy(), atol=1e-4)
     assert np.abs(gap).max() > 1e-3
+
+
+@pytest.mark.parametrize("stdevs", [0.0, 0.3])
+def test_gradient_shap_of_the_same_draws(stdevs, monkeypatch):
+    """captum is given this package's references, points and noise, by their law."""
+    twins = twins_of("small")
+    std, count = np.float32(twins.classifier.std), len(twins.images)
+    samples, key = 6, jax.random.key(3)
+    shape = twins.images.shape[1:]
+    references = np.random.default_rng(1).uniform(size=(4, *shape)).astype(np.float32)
+    numbers, points = [], []
+    for i in range(samples):
+        of_reference, of_point = jax.random.split(jax.random.fold_in(key, i))
+        numbers.append(int(jax.random.randint(of_reference, (), 0, 4)))
+        points.append(float(jax.random.uniform(of_point)))
+    keys = [prng.stream_key(key, "noise", i) for i in range(samples)]
+    noise = np.stack([jax.random.normal(key, shape) for key in keys])
+    noise = torch_resnet.to_torch(np.float32(stdevs) * noise).repeat(count, 1, 1, 1)
+    # captum asks for one of each pair of an image and a sample.
+    monkeypatch.setattr(np.random, "choice", lambda *_: np.tile(numbers, count))
+    monkeypatch.setattr(np.random, "uniform", lambda *_: np.tile(points, count))
+    monkeypatch.setattr(
+        attr.NoiseTunnel,
+        "_add_noise_to_input",
+        staticmethod(lambda x, _, count: x.repeat_interleave(count, dim=0) + noise),
+    )
+    expected = attr.GradientShap(twins.module).attribute(
+        twins.inputs,
+        twins.normalised(references),
+        n_samples=samples,
+        stdevs=stdevs,
+        target=twins.labels,
+    )
+    maps = expected_gradients(
+        twins.classifier,
+        twins.images,
+        twins.targets,
+        key=key,
+        references=references,
+        samples=samples,
+        points="independent",
+        sigma=stdevs * std if stdevs else None,
+        reduction=None,
+    )
+    assert_same(maps, expected)
 
 
 def test_gradient_shap():

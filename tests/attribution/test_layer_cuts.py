@@ -4,12 +4,14 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from saliency_jax.attribution.class_activation.gradient_weighted import grad_cam
 from saliency_jax.attribution.gradients.plain import gradient
+from saliency_jax.attribution.gradients.ten_crop import ten_crop_gradient
 from saliency_jax.attribution.layers import (
     INPUT,
     Unit,
@@ -303,6 +305,47 @@ def test_messages():
     pair = (lambda images: images, lambda maps: maps.mean((1, 2)))
     with pytest.raises(InputError, match="a hidden unit as target needs a classifier"):
         of(pair, Unit(1))
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        (
+            Unit(99, (1, 1), "conv1"),
+            "channel 99 of a Unit: its layer gives maps",
+        ),
+        (Unit(-1, (1, 1), "conv1"), "channel -1 .*16x16 and 8 channels .* expected"),
+        (Unit(8, None, "conv1"), "channel 8 .* expected 0 to 7"),
+        (Unit(12), "channel 12 .* maps of 8x8 and 12 channels .* expected 0 to 11"),
+        (Unit(1, (8, 1)), "row 8 .* expected 0 to 7"),
+        (Unit(1, (1, np.array([3, -2]))), "column -2 .* expected 0 to 7"),
+        (Unit(np.array([0, 1, 2])), r"numbers of a Unit of shape \(3,\) for 2 images"),
+        (Unit(3, (0, 16), "input"), "channel 3 .* maps of 16x16 and 3 channels"),
+    ],
+)
+def test_units_that_are_not_there(unit, words):
+    """Indexing would give the nearest one, or zeros."""
+    with pytest.raises(InputError, match=words):
+        gradient(classifier(), images(2), unit)
+
+
+def test_units_of_crops():
+    model, batch = classifier(), images(2)
+    unit = Unit(1, (15, 0), "conv1")  # crops are of 14 pixels
+    with pytest.raises(InputError, match="row 15 .* of 14x14: expected 0 to 13"):
+        ten_crop_gradient(model, batch, unit)
+    assert np.ptp(ten_crop_gradient(model, batch, unit, resize=True)) > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [True, 0.7, np.array([0.7, 1.2]), np.array([True, False]), Unit(True)]
+)
+def test_targets_are_integers(wrong, monkeypatch):
+    """Whoever has no type checker would get the maps of class 0."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    name = "numbers of a Unit" if isinstance(wrong, Unit) else "targets"
+    with pytest.raises(InputError, match=f"{name} of type (bool|float32): expected in"):
+        gradient(classifier(), images(2), wrong)
 
 
 def test_messages_for_functions():

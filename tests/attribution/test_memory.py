@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import nn
 
 from saliency_jax import attribution
 from saliency_jax.attribution.registry import FILE_OF
+from saliency_jax.models.classifier import Classifier
 from tests.attribution.cheap import cheap
 from tests.attribution.small_network import classifier
 
@@ -36,3 +38,27 @@ def test_the_bound_is_one():
     """Without it the same program does need more."""
     assert peak_bytes("gradient", IMAGES) > 1.5 * PEAK
     assert peak_bytes("lrp", IMAGES) > 3 * PEAK
+
+
+def test_peak_of_score_cam_where_python_loops():
+    """No more images' channels are held than go through the classifier at once."""
+    alive = []
+
+    def logits(images):
+        largest = lambda: alive.append(max(x.nbytes for x in jax.live_arrays()))
+        jax.debug.callback(largest)
+        maps = jnp.tile(images, (1, 1, 1, 16))
+        return jnp.mean(nn.relu(maps @ jnp.eye(48)), axis=(1, 2))
+
+    classifier = Classifier.from_function(logits)
+    pictures = jax.random.uniform(jax.random.key(0), (40, 16, 16, 3))
+    of = lambda batch_size: attribution.score_cam(
+        classifier, pictures, 0, batch_size=batch_size
+    )
+    jax.block_until_ready(of(2))
+    jax.effects_barrier()
+    assert alive and max(alive) <= pictures.nbytes
+    alive.clear()
+    jax.block_until_ready(of(40))
+    jax.effects_barrier()
+    assert max(alive) >= 16 * pictures.nbytes

@@ -1,5 +1,7 @@
 """A traced classifier computes what the classifier does, in parts too."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,15 @@ import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxpr_as_fun
+from jax.extend.source_info_util import new_source_info
 
-from saliency_jax.attribution.program import Rewrite, flattened, reached, trace
+from saliency_jax.attribution.program import (
+    Rewrite,
+    flattened,
+    place,
+    reached,
+    trace,
+)
 from saliency_jax.models.classifier import Classifier
 from tests.attribution.small_network import classifier, images
 
@@ -54,6 +63,14 @@ def test_nested_calls_are_inlined():
     batch = jnp.asarray(np.random.default_rng(0).random((2, 4, 4, 1)), jnp.float32)
     (logits,) = program.evaluate(batch, [program.logits])
     np.testing.assert_allclose(logits, outer(batch), rtol=1e-6)
+
+
+def test_where_an_equation_stands():
+    """Of a function of JAX that is jitted itself, where it is called."""
+    program = of_function(lambda x: jnp.sort(x, axis=-1).mean((1, 2)))
+    (sort,) = [x for x in program.equations if x.primitive.name == "sort"]
+    assert re.fullmatch(r"sort \(.*test_program.py:\d+:\d+ \(.*\)\)", place(sort))
+    assert place(sort.replace(source_info=new_source_info())) == "sort"
 
 
 def test_remat_of_linen_modules():

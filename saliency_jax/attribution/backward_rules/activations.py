@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jaxtyping import Array, Float
 
-from saliency_jax.attribution.program import Atom, Program, bind, flattened
+from saliency_jax.attribution.program import Atom, Program, bind, unrolled
 
 _CALLS = ("custom_jvp_call", "custom_vjp_call")
-_BODIES = ("jaxpr", "call_jaxpr", "cond_jaxpr", "body_jaxpr", "branches")
 
 # Affine in all their inputs together.
 _SUMS = ("add", "add_any", "sub", "neg", "convert_element_type", "copy", "name")
@@ -78,7 +77,10 @@ def activations(program: Program) -> dict[Var, Activation]:
 def rectifiers_out_of_reach(
     program: Program, layer: Var, explained: Atom
 ) -> list[JaxprEqn]:
-    """Loops, conditionals and opaque calls with rectifiers, between two variables."""
+    """Equations with rectifiers in their bodies, between two variables.
+
+    Such as loops, conditionals, opaque calls and what `shard_map` runs on a device.
+    """
     return [
         equation
         for equation in program.between(layer, explained)
@@ -87,20 +89,23 @@ def rectifiers_out_of_reach(
 
 
 def _hides(equation: JaxprEqn) -> bool:
-    """Whether there are rectifiers in the bodies of an equation."""
-    if equation.primitive.name not in ("scan", "while", "cond", *_CALLS):
-        return False
-    bodies = [equation.params[name] for name in _BODIES if name in equation.params]
-    for body in jax.tree.leaves(bodies, is_leaf=lambda x: isinstance(x, ClosedJaxpr)):
-        inside = flattened(body).jaxpr
-        active = _depending(inside.eqns, set(inside.invars))
-        results = {x for x in inside.outvars if isinstance(x, Var)}
-        found = _activations(inside.eqns, active, results)
-        if any(one.rectifies for one in found.values()):
-            return True
-        if any(map(_hides, inside.eqns)):
-            return True
-    return False
+    """Whether there are rectifiers in the bodies of an equation, whatever it is."""
+    is_body = lambda x: isinstance(x, Jaxpr | ClosedJaxpr)
+    parameters = jax.tree.leaves(equation.params, is_leaf=is_body)
+    return any(_rectifies(body) for body in parameters if is_body(body))
+
+
+def _rectifies(body: Jaxpr | ClosedJaxpr) -> bool:
+    equations, results = unrolled(body)
+    inputs = (body.jaxpr if isinstance(body, ClosedJaxpr) else body).invars
+    # A kernel has no results: it writes them to memory.
+    written = [x for equation in equations if equation.effects for x in equation.invars]
+    found = _activations(
+        equations,
+        _depending(equations, set(inputs)),
+        {x for x in (*results, *written) if isinstance(x, Var)},
+    )
+    return any(one.rectifies for one in found.values()) or any(map(_hides, equations))
 
 
 def value_and_slope(
@@ -243,14 +248,15 @@ def _primitives(equation: JaxprEqn, active: Collection[Var]) -> list[tuple[str, 
     """The active primitives of an equation and in it, and of how many active inputs."""
     if equation.primitive.name not in _CALLS:
         return [(equation.primitive.name, len(_active_places(equation, active)))]
-    body = flattened(equation.params["call_jaxpr"]).jaxpr
+    body = equation.params["call_jaxpr"]
     inside = {
         inner
-        for inner, outer in zip(body.invars, equation.invars, strict=True)
+        for inner, outer in zip(body.jaxpr.invars, equation.invars, strict=True)
         if isinstance(outer, Var) and outer in active
     }
-    inside = _depending(body.eqns, inside)
-    reached = [inner for inner in body.eqns if active_inputs(inner, inside)]
+    equations, _ = unrolled(body)
+    inside = _depending(equations, inside)
+    reached = [inner for inner in equations if active_inputs(inner, inside)]
     return [one for inner in reached for one in _primitives(inner, inside)]
 
 

@@ -82,7 +82,7 @@ def find_flow(
     def reached_from(start: Var) -> set[Var]:
         reached = {start}
         for equation in program.equations:
-            if not closed.isdisjoint(equation.outvars) or not _is_real(equation):
+            if not closed.isdisjoint(equation.outvars) or not _has_gradient(equation):
                 continue
             if any(carries(atom, reached) for atom in equation.invars):
                 reached |= set(equation.outvars)
@@ -134,9 +134,9 @@ def _described(equation: JaxprEqn) -> str:
     return f"{place(equation)} by an activation" if name == "div" else place(equation)
 
 
-def _is_real(equation: JaxprEqn) -> bool:
-    """Whether it gives real numbers, and no integers or truth values."""
-    return any(jnp.issubdtype(x.aval.dtype, jnp.floating) for x in equation.outvars)
+def _has_gradient(equation: JaxprEqn) -> bool:
+    """Whether it gives real or complex numbers, not integers or truth values alone."""
+    return any(jnp.issubdtype(x.aval.dtype, jnp.inexact) for x in equation.outvars)
 
 
 def _is_held(equation: JaxprEqn, readers: Mapping[Var, list[JaxprEqn]]) -> bool:

@@ -93,28 +93,45 @@ def score_cam(
             "has not: use variant='paper'"
         )
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
-    channels = in_batches(
-        _channels,
+    return in_batches(
+        _of_images,
         asked.batch_size,
         (asked.classifier, as_layer(layer)),
         asked.images,
+        asked.targets,
+        variant=variant,
         max_channels=max_channels,
+        upsampling=upsampling,
+        at_once=asked.batch_size,
     )
+
+
+def _of_images(
+    asked: tuple[Classifier, AskedLayer],
+    images: Float[Array, "B H W C"],
+    targets: Targets,
+    variant: str,
+    max_channels: int | None,
+    upsampling: Upsampling,
+    at_once: int,
+) -> Maps:
+    """Maps of no more images than go through the classifier at once."""
+    channels = _channels(asked, images, max_channels=max_channels)
     scores = over_samples(
         _with_scores,
         jnp.zeros(channels.shape[:2]),
         *channels.shape[:2],
-        asked.batch_size,
+        at_once,
         channels,
-        asked.classifier,
-        asked.images,
-        asked.targets,
+        asked[0],
+        images,
+        targets,
         output="probability" if variant == "author" else "logit",
     )
     return _summed(
         channels,
         scores,
-        size=asked.images.shape[1:3],
+        size=images.shape[1:3],
         variant=variant,
         upsampling=upsampling,
     )

@@ -43,7 +43,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.masking import to_float
 from saliency_jax.models.classifier import Classifier
 
-Quadrature = Literal["midpoint", "gauss_legendre", "trapezoid"]
+Quadrature = Literal["midpoint", "gauss_legendre", "trapezoid", "captum_trapezoid"]
 """Where on the way gradients are taken, and their weights."""
 
 Baseline = float | Sequence[float] | Num[Array | np.ndarray, "..."] | None
@@ -81,10 +81,12 @@ def integrated_gradients(
       key: not used; all methods take one.
       batch_size: how many points of lines go through the classifier at once; None means
         32, or all images if they are more.
-      steps: points on each line; at least 2 for "trapezoid".
+      steps: points on each line; at least 2 for the trapezoid rules.
       baseline: what counts as nothing; see `Baseline`.
       quadrature: "midpoint" of equal parts; "gauss_legendre" as captum's default;
-        "trapezoid" with both ends at half weight, as xplique's.
+        "trapezoid" with both ends at half weight, as xplique's; "captum_trapezoid" the
+        same but for weights that add up to (steps - 1) / steps, as captum's
+        `riemann_trapezoid`, whose shares miss that part of the score.
       layer: as for `gradient`.
       reduction: as for `gradient`.
       upsampling: as for `gradient`.
@@ -120,7 +122,7 @@ def integrated_gradients(
 def nodes_and_weights(
     steps: int, quadrature: str
 ) -> tuple[Float[np.ndarray, "{steps}"], Float[np.ndarray, "{steps}"]]:
-    """Points in [0, 1], and weights that add up to 1.
+    """Points in [0, 1], and weights that add up to 1, of "captum_trapezoid" to less.
 
     Raises:
       InputError: there are too few steps, or the rule is unknown.
@@ -138,7 +140,8 @@ def nodes_and_weights(
                 "steps of the trapezoid rule is 1: it must be at least 2, since both "
                 "ends of the line are among them"
             )
-        nodes, weights = np.linspace(0, 1, steps), np.full(steps, 1 / (steps - 1))
+        parts = steps if quadrature == "captum_trapezoid" else steps - 1
+        nodes, weights = np.linspace(0, 1, steps), np.full(steps, 1 / parts)
         weights[[0, -1]] /= 2
     return nodes.astype(np.float32), weights.astype(np.float32)
 

@@ -16,6 +16,7 @@ from saliency_jax.attribution.asking import (
     GivenTargets,
     LogitsFn,
     ask,
+    check_unit,
     with_targets,
 )
 from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
@@ -28,6 +29,7 @@ from saliency_jax.attribution.layers import (
     AskedLayer,
     Layer,
     Targets,
+    Unit,
     as_layer,
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling, to_maps
@@ -86,13 +88,18 @@ def ten_crop_gradient(
             "'bilinear' or 'nearest'"
         )
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
+    size, channels = asked.images.shape[1:3], asked.images.shape[3]
+    crop = _crop_of(size, crop_size)
+    if isinstance(targets, Unit):
+        seen = size if resize else crop
+        check_unit(asked.classifier, (*seen, channels), targets)
     return in_batches(
         _of_batch,
         asked.batch_size,
         (asked.classifier, as_layer(layer or INPUT)),
         asked.images,
         asked.targets,
-        crop=_crop_of(asked.images.shape[1:3], crop_size),
+        crop=crop,
         at_once=asked.batch_size,
         resize=resize,
         reduction=reduction,

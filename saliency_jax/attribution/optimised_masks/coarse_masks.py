@@ -13,13 +13,6 @@ from saliency_jax.removal import blur_matrix
 BLUR_REACH = 4.0
 
 
-def interpolation(cells: int, pixels: int) -> Float[Array, "P h"]:
-    """A line of cells to one of pixels, between the middles of cells, as a matrix."""
-    places = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    weights = np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(cells)))
-    return jnp.asarray(weights, jnp.float32)
-
-
 def upsampling(
     size: int, cells: int, blur: float, method: str
 ) -> Float[np.ndarray, "P h"]:

@@ -26,10 +26,8 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.attribution.batching import Chunk, chunk_of, over_samples, repeat
 from saliency_jax.attribution.division import quotient
-from saliency_jax.attribution.optimised_masks.coarse_masks import (
-    in_cells,
-    interpolation,
-)
+from saliency_jax.attribution.optimised_masks.coarse_masks import in_cells
+from saliency_jax.attribution.perturbation.random_grids import axis_of, enlargement
 from saliency_jax.attribution.scores import scores_of
 from saliency_jax.masking import masked_in, mean_infill
 from saliency_jax.models.classifier import Classifier
@@ -107,9 +105,9 @@ def mask_estimation(
     image under a coarse random mask, the rest at its mean colour. With the class's
     probability p, a cell that is on stays on with probability p, and one that is off
     switches on with probability 1 - p: at p = 1 the mask freezes, at p = 0 it inverts.
-    The grid is upsampled and shifted at random anew in each step, as in RISE. The code
-    makes 5000 steps one after the other; here so many are shared by chains that run
-    side by side (`chains=1, steps=5000` is the code's).
+    The grid is enlarged and shifted at random anew in each step, as in `rise` with
+    `variant="author"`. The code makes 5000 steps one after the other; here so many are
+    shared by chains that run side by side (`chains=1, steps=5000` is the code's).
 
     Variants:
       author: what the code does. A cell that switches on, or comes back to 1, has the
@@ -231,16 +229,15 @@ def _upsampled(
     masks: Float[Array, "I h w"],
     size: tuple[int, int],
 ) -> Float[Array, "I H W"]:
-    """Bilinearly to one cell more than the image, of which a random part is cut out."""
+    """As RISE's authors do: to one cell more than the image, a random part cut out."""
 
     def of_one(key: Key[Array, ""], mask: Float[Array, "h w"]) -> Float[Array, "H W"]:
         of_axes = jax.random.split(prng.stream_key(key, "shift", step))
         lines = []
         for side, cells, of_axis in zip(size, mask.shape, of_axes, strict=True):
-            pixels = -(-side // cells)
-            whole = interpolation(cells, pixels * (cells + 1))
-            shift = jax.random.randint(of_axis, (), 0, pixels)
-            lines.append(jax.lax.dynamic_slice_in_dim(whole, shift, side))
+            axis = axis_of("author", side, cells)
+            shift = jax.random.randint(of_axis, (), 0, axis.offsets)
+            lines.append(enlargement(axis, cells, shift))
         down, across = lines
         return down @ mask @ across.T
 

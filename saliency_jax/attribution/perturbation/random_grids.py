@@ -119,7 +119,7 @@ def rise(
     grids = _Grids(
         cells,
         probability,
-        tuple(_axis(variant, side, cells) for side in asked.images.shape[1:3]),
+        tuple(axis_of(variant, side, cells) for side in asked.images.shape[1:3]),
     )
     colour = as_colour(value, asked.classifier, asked.images)
     return in_batches(
@@ -135,8 +135,14 @@ def rise(
     )
 
 
-def _axis(variant: Variant, side: int, cells: int) -> Axis:
-    """The enlargement that a library makes."""
+def axis_of(variant: Variant, side: int, cells: int) -> Axis:
+    """The enlargement that a library makes.
+
+    Args:
+      variant: whose; see `rise`.
+      side: of the images, in pixels.
+      cells: of a grid, along that side.
+    """
     cell = -(-side // cells)
     if variant == "author":
         return Axis(side, (cells + 1) * cell / cells, cell, mirrored=True)

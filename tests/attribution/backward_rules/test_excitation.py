@@ -11,6 +11,7 @@ from saliency_jax.attribution.backward_rules.excitation import (
     contrastive_excitation_backprop,
     excitation_backprop,
 )
+from saliency_jax.attribution.backward_rules.relevance import lrp
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
@@ -226,6 +227,20 @@ def test_what_has_no_rule_is_named():
     halves = lambda x: jnp.mean(x * x[:, ::-1], axis=(1, 2))
     with pytest.raises(InputError, match=r"no rule for mul \(.*\) of two activations"):
         excitation_backprop(halves, images(1), 0)
+
+
+@pytest.mark.parametrize("method", [excitation_backprop, lrp])
+def test_no_rule_for_complex_numbers(method):
+    """What comes before them would keep its gradient."""
+
+    def logits(x):
+        x = nn.relu(x @ jnp.ones((3, 4)))
+        x = jnp.fft.ifft2(jnp.fft.fft2(x, axes=(1, 2)), axes=(1, 2)).real
+        return jnp.mean(checkpoint_name(x, "behind"), axis=(1, 2)) @ jnp.ones((4, 2))
+
+    with pytest.raises(InputError, match=r"no rule for fft \(.*\), .*real \("):
+        method(logits, images(1), 0, layer="input")
+    assert np.ptp(method(logits, images(1), 0, layer="behind")) > 0
 
 
 def test_nothing_is_lost_where_nothing_is_negative():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from jax import nn
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas
+from jax.sharding import AxisType, PartitionSpec
 
 from saliency_jax.attribution.backward_rules.guided import deconvnet, guided_backprop
 from saliency_jax.attribution.gradients.plain import gradient
@@ -152,6 +154,47 @@ def test_activations_in_a_loop():
         deconvnet(looped(lambda x: jnp.where(x > 0, x, 0)), images(1), 0)
     assert np.ptp(guided_backprop(looped(nn.tanh), images(1), 0)) > 0
     assert np.ptp(guided_backprop(looped(nn.relu), images(1), 0, layer="behind")) == 0
+
+
+def sharded(phi):
+    """An activation on each device, where an axis of devices has a name."""
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,))
+
+    def on_a_device(x):
+        maps = phi(phi(x @ jnp.eye(3)) @ jnp.eye(3))
+        return maps - jax.lax.pmean(maps, "devices") / 2
+
+    places = PartitionSpec("devices")
+    return jax.shard_map(on_a_device, mesh=mesh, in_specs=places, out_specs=places)
+
+
+def kernel(phi):
+    """An activation in a kernel that writes its result to memory."""
+
+    def fill(given, written):
+        written[...] = phi(given[...])
+
+    @jax.custom_vjp
+    def call(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pallas.pallas_call(fill, shape, interpret=True)(x)
+
+    call.defvjp(lambda x: (call(x), x), lambda x, gradient: (gradient * (x > 0),))
+    return call
+
+
+@pytest.mark.parametrize(
+    ("within", "name"),
+    [(sharded, "shard_map"), (kernel, "custom_vjp_call")],
+    ids=("shard_map", "kernel"),
+)
+def test_activations_in_bodies_of_any_kind(within, name):
+    logits = lambda phi: lambda images: jnp.sum(within(phi)(images), axis=(1, 2))
+    for method in (guided_backprop, deconvnet):
+        for phi in (nn.relu, lambda x: jnp.where(x > 0, x, 0)):
+            with pytest.raises(InputError, match=rf"inside of {name} \("):
+                method(logits(phi), images(1), 0)
+        method(logits(jnp.tanh), images(1), 0)  # no rectifier
 
 
 def test_jitted_and_checkpointed_activations():

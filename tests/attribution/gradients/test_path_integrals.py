@@ -69,6 +69,17 @@ def test_of_a_linear_model_weights_times_the_way(quadrature, steps):
     np.testing.assert_allclose(aux["completeness_gap"], np.zeros(2), atol=1e-4)
 
 
+def test_captums_trapezoid_misses_a_share():
+    options = {"steps": 5, "baseline": 0.3, "reduction": None, "return_aux": True}
+    maps, _ = integrated_gradients(linear, IMAGES, 2, quadrature="trapezoid", **options)
+    lacking, aux = integrated_gradients(
+        linear, IMAGES, 2, quadrature="captum_trapezoid", **options
+    )
+    np.testing.assert_allclose(lacking, 0.8 * maps, atol=1e-6)
+    expected = -0.2 * np.asarray(maps).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(aux["completeness_gap"], expected, atol=1e-4)
+
+
 @each_rule
 def test_polynomials(quadrature):
     """Of a cube the rules have known errors, of a square none."""

@@ -1,5 +1,7 @@
 """Expected gradients: closed forms, and what holds in expectation."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +92,50 @@ def test_what_cannot_be_is_said():
             expected_gradients(linear, IMAGES, 1, references=references)
     with pytest.raises(InputError, match="samples is 0"):
         expected_gradients(linear, IMAGES, 1, samples=0)
+    with pytest.raises(InputError, match="points='random' is unknown: use one of"):
+        inspect.unwrap(expected_gradients)(linear, IMAGES, 1, points="random")
+    with pytest.raises(InputError, match=r"sigma of shape \(2,\) for images of 3"):
+        expected_gradients(linear, IMAGES, 1, sigma=np.ones(2, np.float32))
+
+
+def test_independent_points_have_more_noise():
+    """Of a square the mean of a decides: its deviation over keys is known."""
+    count = 100
+    options = {"references": REFERENCES[:1], "samples": count, "reduction": None}
+    change = (IMAGES - REFERENCES[:1])[0]
+    pixel = np.unravel_index(np.abs(change).argmax(), change.shape)
+
+    def means(points):
+        for seed in range(12):
+            options["key"] = jax.random.key(seed)
+            maps = expected_gradients(square, IMAGES[:1], 0, points=points, **options)
+            # change * (reference + a * change), solved for the mean of a
+            share = np.asarray(maps)[0][pixel] / change[pixel]
+            yield (share - REFERENCES[0][pixel]) / change[pixel]
+
+    independent, stratified = (
+        np.array(list(means(points))) - 0.5 for points in ("independent", "stratified")
+    )
+    deviation = 1 / np.sqrt(12 * count)
+    assert deviation / 2 < independent.std() < 2 * deviation
+    assert np.abs(independent.mean()) < deviation
+    assert np.abs(stratified).max() < 4 * deviation / count
+
+
+def test_noise_on_the_image():
+    """Of a linear model it moves the image, so what is explained moves with it."""
+    sigma = np.array([0.0, 0.1, 0.3], np.float32)
+    options = {"key": KEY, "references": REFERENCES[:1], "reduction": None}
+    of = lambda samples, **more: expected_gradients(
+        linear, IMAGES, 1, samples=samples, return_aux=True, **options, **more
+    )
+    (moved, aux), (still, _) = of(1, sigma=sigma), of(1)
+    noise = np.asarray(moved - still) / WEIGHTS[..., 1]
+    np.testing.assert_allclose(aux["completeness_gap"], np.zeros(2), atol=1e-4)
+    np.testing.assert_allclose(noise[0], noise[1], atol=1e-3)
+    deviations = noise[0].std(axis=(0, 1))
+    np.testing.assert_allclose(deviations, sigma, atol=0.1)
+    assert deviations[2] > 2 * deviations[1] > 0.1
+    maps, aux = of(400, sigma=sigma, layer=(lambda x: x, linear))
+    np.testing.assert_allclose(maps, still, atol=0.1)
+    np.testing.assert_allclose(aux["completeness_gap"], np.zeros(2), atol=1e-3)

@@ -8,9 +8,9 @@ from skimage.transform import resize
 
 from saliency_jax.attribution.perturbation.random_grids import (
     Axis,
-    _axis,
     _Grids,
     _mask,
+    axis_of,
     enlargement,
     rise,
 )
@@ -25,7 +25,7 @@ def random_grid(cells):
 
 
 def enlarged(variant, side, cells, offset=0):
-    axis = _axis(variant, side, cells)
+    axis = axis_of(variant, side, cells)
     whole = axis._replace(side=axis.side + axis.offsets - 1 - offset)
     matrix = enlargement(whole, cells, offset)
     return np.asarray(matrix @ random_grid(cells) @ matrix.T)
@@ -72,7 +72,7 @@ def test_the_border_of_a_mask():
 
 @pytest.mark.parametrize("variant", ["author", "xplique", "torchray"])
 def test_masks_have_the_probability_everywhere(variant):
-    grids = _Grids(3, 0.3, (_axis(variant, 20, 3), _axis(variant, 26, 3)))
+    grids = _Grids(3, 0.3, (axis_of(variant, 20, 3), axis_of(variant, 26, 3)))
     masks = jax.vmap(lambda key: _mask(key, grids))(
         jax.random.split(jax.random.key(9), 2000)
     )
