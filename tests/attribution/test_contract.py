@@ -8,6 +8,7 @@ import pytest
 from saliency_jax import attribution
 from saliency_jax.attribution.registry import FILE_OF, describe
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation.randomisation import randomise
 from tests.attribution.cheap import cheap
 from tests.attribution.small_network import (
     CLASSES,
@@ -110,14 +111,41 @@ def test_finite_on_constant_images_and_dead_channels(name):
     assert np.isfinite(maps_of(name, with_dead_channels(), constant, 1)).all()
 
 
+NOT_THE_TOP = {
+    "eigen_cam": "sees the last maps alone, not the head: conv2 makes them",
+    "trained_masker": "is a network of its own, which never asks the classifier",
+}
+
+
+@every_method
+def test_maps_depend_on_what_the_top_layers_have_learnt(name):
+    """Adebayo et al. (arXiv 1810.03292); `NOT_THE_TOP` says where they cannot.
+
+    The change of a map is on its own scale. What rounding makes is below 1e-4; masks
+    that are optimised for four steps only have changed by 4e-3 at least.
+    """
+    model, batch, targets = classifier(), images(3), np.array([0, 4, 2])
+    layers = ["fc", "bn2", "conv2"] if name in NOT_THE_TOP else ["fc"]
+    redrawn = randomise(model, layers, batch, jax.random.key(11))
+    maps = maps_of(name, model, batch, targets)
+    others = maps_of(name, redrawn, batch, targets)
+    if name == "trained_masker":
+        np.testing.assert_array_equal(others, maps)
+        return
+    change = np.abs(others - maps).max(axis=(1, 2))
+    assert (change > 2e-3 * np.abs(maps).max(axis=(1, 2))).all()
+
+
 @every_method
 def test_in_bfloat16(name):
     batch, targets = images(2), np.array([0, 4])
     maps = maps_of(name, classifier(dtype=jnp.bfloat16), batch, targets)
     assert maps.dtype == np.float32 and np.isfinite(maps).all()
     exact = maps_of(name, classifier(), batch, targets)
+    # Where little was drawn, rounding weighs more.
+    least = 0.9 if describe(name, attribution.get(name)).stochastic else 0.97
     for one, other in zip(maps, exact, strict=True):
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > least
 
 
 @every_method
