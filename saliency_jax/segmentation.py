@@ -279,7 +279,7 @@ def minimum_cut(
     tails, heads, capacities = [], [], []
     for offset, weight in zip(_OFFSETS, weights, strict=True):
         first, second = _neighbours(nodes, offset)
-        kept = np.logical_or(*_neighbours(is_open, offset)) & (weight > 0)
+        kept = (np.minimum(first, second) < source) & (weight > 0)
         tails += [first[kept], second[kept]]
         heads += [second[kept], first[kept]]
         capacities += [weight[kept]] * 2
