@@ -259,34 +259,34 @@ def minimum_cut(
       foreground: pixels that must be in it.
       background: pixels that must be out of it.
     """
-    pixels = evidence.size
-    source, sink = pixels, pixels + 1
-    # Seeds are the terminals themselves: fewer nodes, and no large weights.
-    numbers = np.arange(pixels).reshape(evidence.shape)
-    nodes = np.where(foreground, source, np.where(background, sink, numbers))
     units = _UNITS_OF_GREATEST_WEIGHT / max(1.0, *(w.max(initial=0) for w in weights))
-
-    tails, heads, capacities = [], [], []
+    weights = [np.rint(units * weight) for weight in weights]
+    evidence = np.rint(units * evidence)
     around = np.zeros(evidence.shape)
     for offset, weight in zip(_OFFSETS, weights, strict=True):
-        weight = np.rint(units * weight)
         for side in _neighbours(around, offset):
             side += weight
-        first, second = _neighbours(nodes, offset)
-        # Between two seeds there is nothing to decide.
-        free = (np.minimum(first, second) < source) & (weight > 0)
-        tails += [first[free], second[free]]
-        heads += [second[free], first[free]]
-        capacities += [weight[free]] * 2
+    # Evidence that outweighs all neighbours decides. A pixel that is decided is the
+    # terminal itself: fewer nodes, and no large capacities.
+    inside = foreground | ((evidence > around) & ~background)
+    outside = background | ((evidence < -around) & ~foreground)
+    pixels = evidence.size
+    source, sink = pixels, pixels + 1
+    numbers = np.arange(pixels).reshape(evidence.shape)
+    nodes = np.where(inside, source, np.where(outside, sink, numbers))
+    is_open = nodes < source
 
-    # Evidence that outweighs all neighbours decides, and more of it changes nothing.
-    evidence = np.clip(np.rint(units * evidence), -around - 1, around + 1)
-    for chosen, to_sink in ((evidence > 0, False), (evidence < 0, True)):
-        chosen &= nodes < source
-        terminals = np.full(chosen.sum(), sink if to_sink else source)
-        tails.append(nodes[chosen] if to_sink else terminals)
-        heads.append(terminals if to_sink else nodes[chosen])
-        capacities.append(np.abs(evidence[chosen]))
+    tails, heads, capacities = [], [], []
+    for offset, weight in zip(_OFFSETS, weights, strict=True):
+        first, second = _neighbours(nodes, offset)
+        kept = (np.minimum(first, second) < source) & (weight > 0)
+        tails += [first[kept], second[kept]]
+        heads += [second[kept], first[kept]]
+        capacities += [weight[kept]] * 2
+    for_it, against_it = is_open & (evidence > 0), is_open & (evidence < 0)
+    tails += [np.full(for_it.sum(), source), nodes[against_it]]
+    heads += [nodes[for_it], np.full(against_it.sum(), sink)]
+    capacities += [evidence[for_it], -evidence[against_it]]
 
     graph = sparse.csr_array(
         (
