@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-import evaluate
 import train
 from saliency_jax import Classifier, load_masker, saliency_fn
 from saliency_jax.data import pipeline
 from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import one_run
 from saliency_jax.models import create
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
 from tests import own_networks
@@ -167,7 +167,7 @@ def test_a_function_of_the_users_own_is_a_black_box(
     masks = saliency_fn(masker, IMAGES)
     config = black_box_config(shapes_dir, "", **changed)
     train.train(config, tmp_path)  # there is nothing left to do
-    evaluate.evaluate(tmp_path, judges=[str(tmp_path)])
+    one_run.evaluate(tmp_path, judges=[str(tmp_path)])
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     assert results["judges"][tmp_path.name]["shares_origin"]
 
@@ -179,7 +179,7 @@ def test_a_function_of_the_users_own_is_a_black_box(
     masker = load_masker(tmp_path)
     assert masker.classifier is None
     with pytest.raises(InputError, match="bring no_such_module:logits back"):
-        evaluate.evaluate(tmp_path)
+        one_run.evaluate(tmp_path)
     np.testing.assert_allclose(saliency_fn(masker, IMAGES, predicted), masks, atol=1e-6)
 
 
@@ -294,7 +294,7 @@ def test_images_with_several_labels(deep_classifier_run, tmp_path, monkeypatch):
     assert len(seen) == 6 + 6 and all((np.sum(x, axis=1) == 2).all() for x in seen)
     loaded = load_masker(masker)
     assert loaded.classifier.output == "sigmoid"
-    evaluate.evaluate(masker, judges=[str(classifier)])
+    one_run.evaluate(masker, judges=[str(classifier)])
     rows = json.loads((masker / "evaluation" / "results.json").read_text())["rows"]
     source = open_source("shapes_pairs/32x32", data, "validation")
     (batch,) = pipeline.eval_batches(source, batch_size=10, image_size=32)
@@ -353,7 +353,7 @@ def test_a_workdir_of_another_stage(
 
 def test_evaluation_beside_casm(black_box_run, casm_run, tmp_path, capsys):
     run, other = str(black_box_run), str(casm_run)
-    evaluate.evaluate(run, beside=[other], judges=[run], out=tmp_path)
+    one_run.evaluate(run, beside=[other], judges=[run], out=tmp_path)
     output = capsys.readouterr().out
     assert "black-box masker" in output and "saliency metric" in output
     results = json.loads((tmp_path / "results.json").read_text())
@@ -371,7 +371,7 @@ def test_evaluation_on_pairs(black_box_run, tmp_path, capsys):
     prepare(
         "shapes_pairs", str(tmp_path), image_size=32, num_train=10, num_validation=11
     )
-    evaluate.evaluate(
+    one_run.evaluate(
         black_box_run,
         data="shapes_pairs/32x32",
         data_dir=str(tmp_path),

@@ -43,9 +43,14 @@ def test_the_bound_is_one():
 def test_peak_of_score_cam_where_python_loops():
     """No more images' channels are held than go through the classifier at once."""
     alive = []
+    others = jax.live_arrays()  # of other tests; held here, so that their ids stay
+    known = set(map(id, others))
+
+    def largest():
+        new = (x.nbytes for x in jax.live_arrays() if id(x) not in known)
+        alive.append(max(new, default=0))
 
     def logits(images):
-        largest = lambda: alive.append(max(x.nbytes for x in jax.live_arrays()))
         jax.debug.callback(largest)
         maps = jnp.tile(images, (1, 1, 1, 16))
         return jnp.mean(nn.relu(maps @ jnp.eye(48)), axis=(1, 2))
