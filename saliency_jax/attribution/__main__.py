@@ -26,13 +26,14 @@ from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.named import method_of
 from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
-from saliency_jax.data import transforms
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
+from saliency_jax.explain.pictures import read_picture, shown
 from saliency_jax.loading import load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.figures import save_png
+from saliency_jax.report.files import make_folder
 from saliency_jax.report.heat import heat_grid
 from saliency_jax.saliency import load_masker
 
@@ -113,12 +114,11 @@ def explain_files(
         functions[Path(masker).name] = trained
     loaded = load(classifier, "classifier")
     model, size = loaded.classifier, image_size or loaded.image_size or 224
-    pictures = np.stack([_read(Path(name), size) for name in images])
+    pictures = np.stack(
+        [shown(read_picture(Path(name)).pixels, size, "centre")[0] for name in images]
+    )
     out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out}: {error.strerror}") from error
+    make_folder(out)
 
     classes, captions = _explained(model, pictures, targets, batch_size)
     for name, caption in zip(images, captions, strict=True):
@@ -175,27 +175,6 @@ def _explained(
         f"{names[target]} {row[target]:.2f}"
         for target, row in zip(targets, probabilities, strict=True)
     ]
-
-
-def _read(path: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture as evaluation sees it: its centre at 7/8 of the shorter side."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    example = {
-        "image": data,
-        "file_name": str(path),
-        "upright": True,
-        "boxes": np.zeros((0, 4), np.float32),
-        "boxes_valid": np.zeros(0, bool),
-    }
-    try:
-        decoded = transforms.decode(example)
-    except InputError as error:
-        raise InputError(f"{path} is not a picture that OpenCV reads") from error
-    cut = transforms.resize_and_centre_crop(decoded, round(size * 8 / 7), size)
-    return cut["image"]
 
 
 def _description(method: Method) -> str:

@@ -169,3 +169,13 @@ class Classifier:
                 f"{logits.shape[-1]} logits: name every class, or none"
             )
         return logits, taps
+
+
+def mean_colour(classifier: Classifier) -> tuple[float, ...]:
+    """The colour in [0, 1] that the classifier's normalisation sends to zero.
+
+    Grey for a function, whose images have no normalisation that is known.
+    """
+    if isinstance(classifier.module, LogitsFunction):
+        return len(classifier.mean) * (0.5,)
+    return tuple(classifier.mean)

@@ -82,7 +82,7 @@ def localisation_grid(
         if box.any():
             boxes.append((box[[1, 0, 3, 2]], PREDICTED))
         cells = [
-            _draw_boxes(large, boxes, scale),
+            draw_boxes(large, [(edges * scale, ink) for edges, ink in boxes], 2),
             *masked_pair(large, _enlarge(mask), mean),
             inpainted,
         ]
@@ -217,13 +217,14 @@ def _row_labels(height: int) -> UInt8[np.ndarray, "P Q 3"]:
     return labels
 
 
-def _draw_boxes(
+def draw_boxes(
     picture: UInt8[np.ndarray, "P Q 3"],
-    boxes: Sequence[tuple[Int[np.ndarray, "4"], tuple[int, int, int]]],
-    scale: int,
+    boxes: Sequence[tuple[Sequence[int] | Int[np.ndarray, "4"], tuple[int, int, int]]],
+    thickness: int,
 ) -> UInt8[np.ndarray, "P Q 3"]:
+    """Draws boxes, `xmin, ymin, xmax, ymax` half-open in pixels, each in its colour."""
     drawn = picture.copy()
     for edges, colour in boxes:
-        xmin, ymin, xmax, ymax = (int(edge) * scale for edge in edges)
-        cv2.rectangle(drawn, (xmin, ymin), (xmax - 1, ymax - 1), colour, 2)
+        xmin, ymin, xmax, ymax = map(int, edges)
+        cv2.rectangle(drawn, (xmin, ymin), (xmax - 1, ymax - 1), colour, thickness)
     return drawn

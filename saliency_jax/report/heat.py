@@ -37,7 +37,7 @@ def heat_grid(
         zip(as_uint8(images), captions, strict=True)
     ):
         large = enlarge_smoothly(image)
-        cells = [_over(large, heat[number]) for heat in maps.values()]
+        cells = [overlay(large, heat[number]) for heat in maps.values()]
         row = join([large, *cells], axis=1)
         rows.append(with_header(row, [caption, *maps]))
     return join(rows, axis=0)
@@ -54,9 +54,15 @@ def scale_map(
     return np.clip(values / most, -1, 1).astype(np.float32), signed
 
 
-def _over(
+def overlay(
     image: UInt8[np.ndarray, "P Q 3"], values: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "P Q 3"]:
+    """Colours the grey image by a map, as `heat_grid` does.
+
+    Args:
+      image: RGB.
+      values: the map; its grid stays visible where it is coarser than the image.
+    """
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     scaled, signed = scale_map(values)
     scaled = cv2.resize(scaled, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)

@@ -1,11 +1,10 @@
 """The results of an evaluation, as `results.json` and as text."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from saliency_jax.errors import InputError
+from saliency_jax.report.files import write_json
 from saliency_jax.report.table import format_number, format_per_cent, format_table
 
 ROW_NAMES = {
@@ -70,17 +69,8 @@ def write_results(
     Raises:
       InputError: when the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(
-        {**tables, "judges": judges, "selectivity": selectivity, "how": how},
-        indent=2,
-        allow_nan=False,
-    )
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror})") from error
+    content = {**tables, "judges": judges, "selectivity": selectivity, "how": how}
+    write_json(path, content)
 
 
 def describe(tables: Mapping[str, Rows], how: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def test_a_class_can_be_asked_for(folder, capsys):
     ("arguments", "message"),
     [
         ({"images": "none.jpg"}, "cannot read image .*none.jpg: No such file"),
-        ({"images": "no.jpg"}, "no.jpg is not a picture that OpenCV reads"),
+        ({"images": "no.jpg"}, "no.jpg is damaged or no picture that OpenCV reads"),
         ({"methods": "grad"}, "no method 'grad' .*use one of gradient, "),
         ({"methods": "gradient:steps=5"}, "has no option 'steps': use one of layer, "),
         ({"methods": "gradient:reduction=mean"}, "reduction is one of"),

@@ -1,6 +1,5 @@
 """Images of every kind and format: what the decoder makes of them, and the report."""
 
-import io
 import json
 from pathlib import Path
 
@@ -15,70 +14,7 @@ from saliency_jax.data.builders.image_folder import SUFFIXES
 from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError
-
-WIDTH, HEIGHT = 48, 32
-ORIENTATION = 0x0112
-
-
-def _picture() -> np.ndarray:
-    """Red, green, blue and grey quarters, RGB."""
-    picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    picture[:16, :24], picture[:16, 24:] = (200, 20, 20), (20, 200, 20)
-    picture[16:, :24] = (20, 20, 200)
-    return picture
-
-
-def _saved(image: Image.Image, suffix: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, suffix, **options)
-    return file.getvalue()
-
-
-def _exif(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return exif
-
-
-def _kinds() -> dict[str, tuple[str, bytes, np.ndarray]]:
-    """File name, bytes and the picture that is to come out, by kind."""
-    picture = _picture()
-    image = Image.fromarray(picture)
-    grey = np.asarray(image.convert("L"))
-    deep = picture.astype(np.uint16) * 257
-    transparent = np.dstack([picture, np.full((HEIGHT, WIDTH), 90, np.uint8)])
-    inverse = Image.fromarray(255 - picture)
-    lossless = {"save_all": True, "append_images": [inverse]}
-    return {
-        "greyscale": (
-            "grey.png",
-            _saved(image.convert("L"), "PNG"),
-            np.dstack([grey] * 3),
-        ),
-        "CMYK": ("cmyk.jpg", _saved(image.convert("CMYK"), "JPEG"), picture),
-        "transparent": (
-            "alpha.png",
-            _saved(Image.fromarray(transparent), "PNG"),
-            picture,
-        ),
-        # Orientation 6: the stored picture is to be turned clockwise by a quarter.
-        "EXIF-rotated": (
-            "turned.jpg",
-            _saved(image, "JPEG", exif=_exif(6), quality=95),
-            np.rot90(picture, -1),
-        ),
-        "16-bit": (
-            "deep.png",
-            cv2.imencode(".png", deep[..., ::-1])[1].tobytes(),
-            picture,
-        ),
-        "animated": ("moving.png", _saved(image, "PNG", **lossless), picture),
-        "1x1": (
-            "dot.png",
-            _saved(image.crop((0, 0, 1, 1)), "PNG"),
-            picture[:1, :1],
-        ),
-    }
+from tests.data.unusual_pictures import exif, picture, saved, unusual_pictures
 
 
 def _assert_alike(found: np.ndarray, expected: np.ndarray, tolerance: int) -> None:
@@ -92,7 +28,7 @@ def _assert_alike(found: np.ndarray, expected: np.ndarray, tolerance: int) -> No
 def _prepared(folder: Path, files: dict[str, bytes], **options) -> dict[str, dict]:
     """Decoded examples by file name; a second class is there for the rule's sake."""
     files = {f"a/{name}": content for name, content in files.items()}
-    files["b/plain.png"] = _saved(Image.fromarray(_picture()), "PNG")
+    files["b/plain.png"] = saved(Image.fromarray(picture()), "PNG")
     for name, content in files.items():
         path = folder / "raw" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +40,7 @@ def _prepared(folder: Path, files: dict[str, bytes], **options) -> dict[str, dic
 
 
 def test_unusual_images_come_out_right_and_are_counted(tmp_path, capsys):
-    kinds = _kinds()
+    kinds = unusual_pictures()
     files = {name: content for name, content, _ in kinds.values()}
     examples = _prepared(tmp_path, files)
     for kind, (name, content, expected) in kinds.items():
@@ -114,7 +50,7 @@ def test_unusual_images_come_out_right_and_are_counted(tmp_path, capsys):
         _assert_alike(example["image"], expected, tolerance=4)
         size = example["image"].shape[1::-1]
         assert tuple(example["original_size"]) == size, kind
-    assert image_kinds.image_kinds(_saved(Image.fromarray(_picture()), "PNG"), "") == []
+    assert image_kinds.image_kinds(saved(Image.fromarray(picture()), "PNG"), "") == []
     report = json.loads(
         (tmp_path / "data/image_folder/1.0.0/preparation.json").read_text()
     )
@@ -143,7 +79,7 @@ def test_boxes_are_of_the_upright_picture(orientation, tmp_path):
     image = Image.fromarray(upright)
     turn = turns[orientation]
     stored = image if turn is None else image.transpose(turn)
-    content = _saved(stored, "JPEG", exif=_exif(orientation), quality=95)
+    content = saved(stored, "JPEG", exif=exif(orientation), quality=95)
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("a/red.jpg,32,8,48,16\n")
     example = _prepared(tmp_path, {"red.jpg": content}, boxes=str(boxes))["red.jpg"]
@@ -161,22 +97,22 @@ FORMATS = sorted(SUFFIXES - {".exr", ".pxm", ".pbm", ".pgm", ".hdr", ".pic", ".p
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_that_opencv_writes_is_read(suffix, tmp_path):
-    picture = cv2.resize(_picture(), (192, 128), interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(picture(), (192, 128), interpolation=cv2.INTER_NEAREST)
     if not cv2.haveImageWriter(f"a{suffix}"):
         pytest.skip(f"this OpenCV does not write {suffix}")
-    content = cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
+    content = cv2.imencode(suffix, large[..., ::-1])[1].tobytes()
     example = _prepared(tmp_path, {f"a{suffix}": content})[f"a{suffix}"]
     # GIF has few colours.
     tolerance = 40 if suffix == ".gif" else 6
-    _assert_alike(example["image"], picture, tolerance)
+    _assert_alike(example["image"], large, tolerance)
 
 
 def test_a_format_that_opencv_cannot_decode_is_skipped(tmp_path, capsys):
     floats = Image.fromarray(np.ones((8, 8), np.float32))
-    good = _saved(Image.fromarray(_picture()), "PNG")
+    good = saved(Image.fromarray(picture()), "PNG")
     files = {
         "good.png": good,
-        "float.tif": _saved(floats, "TIFF"),
+        "float.tif": saved(floats, "TIFF"),
         "cut.png": good[: len(good) // 2],
         "words.jpg": b"hello",
     }
@@ -190,15 +126,15 @@ def test_a_format_that_opencv_cannot_decode_is_skipped(tmp_path, capsys):
 
 def test_an_image_too_large_for_the_memory_is_unreadable(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    large = _saved(Image.new("L", (80, 80)), "PNG")
-    small = _saved(Image.new("L", (8, 8)), "PNG")
+    large = saved(Image.new("L", (80, 80)), "PNG")
+    small = saved(Image.new("L", (8, 8)), "PNG")
     with pytest.raises(InputError, match="large.png has more than"):
         image_kinds.image_kinds(large, "large.png")
     assert image_kinds.image_kinds(small, "small.png") == ["greyscale"]
 
 
 def test_one_pixel_is_enough_to_train_on(tmp_path):
-    dot = _prepared(tmp_path, {"dot.png": _kinds()["1x1"][1]})["dot.png"]
+    dot = _prepared(tmp_path, {"dot.png": unusual_pictures()["1x1"][1]})["dot.png"]
     row = transforms.random_resized_crop(dot, 16, 0.08, np.random.default_rng(0))
     assert row["image"].shape == (16, 16, 3)
     assert (row["image"] == row["image"][0, 0]).all()

@@ -1,0 +1,1 @@
+"""Explanations of a user's own pictures, at the pictures' own size."""
