@@ -40,6 +40,19 @@ from saliency_jax.metrics.ilsvrc import CONVENTIONS
 from saliency_jax.metrics.localisation import VARIANTS
 from saliency_jax.run_config import read_run_config
 
+OF_ONE_RUN = ("checkpoint", "iterations", "confidence", "variant")
+OF_A_COMPARISON = (
+    "box",
+    "convention",
+    "asked",
+    "memoriser",
+    "supervised",
+    "sort",
+    "image_size",
+    "seed",
+)
+"""The flags that only one of the two reads."""
+
 BATCH_SIZE = 16  # of a comparison without a run that says its own
 
 
@@ -140,7 +153,9 @@ def define_comparison_flags() -> None:
     flags.DEFINE_boolean(
         "supervised", False, "Adds a box regressor that is taught by the boxes."
     )
-    flags.DEFINE_string("sort", "gt_known", "Metric by which the rows are sorted.")
+    flags.DEFINE_string(
+        "sort", None, "Metric by which the rows are sorted; by default the first."
+    )
     flags.DEFINE_integer(
         "image_size",
         None,
@@ -155,6 +170,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: evaluate.py takes flags")
     if values.classifier or values.methods or values.maskers or values.metrics:
+        refuse_flags(values, OF_ONE_RUN, "evaluates one run, not a comparison")
         paths = request.answer(comparison_request(values))
         print("\n".join(map(str, paths)))
         return
@@ -163,6 +179,9 @@ def main(argv: Sequence[str]) -> None:
             "evaluate.py needs --workdir FOLDER, of a run of train.py, or --classifier "
             "and --methods or --maskers, to compare"
         )
+    refuse_flags(
+        values, OF_A_COMPARISON, "is of a comparison: add --metrics localisation"
+    )
     one_run.evaluate(
         values.workdir,
         data=values.data,
@@ -179,6 +198,17 @@ def main(argv: Sequence[str]) -> None:
         confidence=values.confidence,
         variant=values.variant,
     )
+
+
+def refuse_flags(values: flags.FlagValues, names: Sequence[str], why: str) -> None:
+    """Refuses flags that would have no effect.
+
+    Raises:
+      InputError: one of them was given.
+    """
+    for name in names:
+        if values[name].present:
+            raise InputError(f"--{name} {why}; or leave it out")
 
 
 def comparison_request(values: flags.FlagValues) -> Request:

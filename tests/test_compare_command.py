@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -34,7 +35,7 @@ DEFAULTS = {
     "crop_classifier": None,
     "memoriser": None,
     "supervised": False,
-    "sort": "gt_known",
+    "sort": None,
     "seed": 0,
 }
 
@@ -143,6 +144,9 @@ def test_a_function_of_the_users_own(data, tmp_path, monkeypatch):
 
             def four(images):
                 return logits(images)[:, :4]
+
+            def none(images):
+                return None
         """)
     )
     monkeypatch.chdir(tmp_path)
@@ -158,8 +162,27 @@ def test_a_function_of_the_users_own(data, tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert "gt_known" in rows["gradient"]["figures"]
     assert "no convolution in the classifier" in rows["cam"]["error"]
-    with pytest.raises(InputError, match=r"tells 4 classes apart, shapes/32x32 has 10"):
-        request.answer(asked(classifier="my_classifier:four", **common))
+    for wrong, message in (
+        ({"classifier": "my_classifier:four"}, "tells 4 classes apart, shapes/32x32"),
+        (
+            {"judges": ["my_classifier:four"]},
+            "my_classifier:four tells 4 classes",
+        ),
+        ({"classifier": "my_classifier:none"}, "gives NoneType for images"),
+    ):
+        given = {"classifier": "my_classifier:logits"} | wrong
+        with pytest.raises(InputError, match=message):
+            request.answer(asked(**given, **common))
+    # Sorted by what was asked for, and judged by a function too.
+    request.answer(
+        asked(
+            classifier="my_classifier:logits",
+            judges=["my_classifier:logits"],
+            **common | {"metrics": ["insertion"], "methods": ["gradient"], "asked": 2},
+        )
+    )
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert "my_classifier:logits masked_in" in told["metrics"]
 
 
 def test_a_run_is_the_short_form(casm_run, tmp_path):
@@ -175,7 +198,9 @@ def test_a_run_is_the_short_form(casm_run, tmp_path):
     [
         ({"methods": ["gradcam"]}, r"did you mean grad_cam"),
         ({"metrics": ["pointin"]}, r"did you mean pointing"),
-        ({"sort": "pxa"}, "--sort=pxa is no column: use one of "),
+        ({"sort": "pxa"}, r"--sort=pxa: no column 'pxa' \(did you mean pxap\?\)"),
+        ({"metrics": ["random_labels"]}, "random_labels needs --memoriser"),
+        ({"methods": ["rise:masks=abc"]}, "masks is a whole number"),
         ({"maskers": ["nowhere"]}, "nowhere"),
         ({"judges": ["nowhere"]}, "judge nowhere does not exist"),
         ({"memoriser": "nowhere"}, "--memoriser nowhere does not exist"),
@@ -187,3 +212,38 @@ def test_mistakes(wrong, message, classifier_run, data, tmp_path):
     with pytest.raises(InputError, match=message):
         request.answer(asked(**given | wrong))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_named_like_a_baseline_has_a_row_of_its_own(casm_run, data, tmp_path):
+    shutil.copytree(casm_run, tmp_path / "random")
+    asked_for = asked(
+        **data,
+        classifier=str(casm_run),
+        maskers=[str(tmp_path / "random")],
+        metrics=["gt_known"],
+        limit=4,
+        batch_size=4,
+        out=tmp_path / "out",
+    )
+    request.answer(asked_for)
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    kinds = {name: row["kind"] for name, row in rows.items()}
+    assert kinds[str(tmp_path / "random")] == "masker"
+    assert kinds["random"] == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods=grad_cam", "--checkpoint=best"], "--checkpoint evaluates one run"),
+        (["--box=quantile"], "--box is of a comparison: add --metrics localisation"),
+    ],
+)
+def test_flags_without_effect_are_refused(arguments, message, casm_run):
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", f"--workdir={casm_run}", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1

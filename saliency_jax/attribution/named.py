@@ -9,6 +9,14 @@ from saliency_jax import attribution
 from saliency_jax.attribution.registry import describe
 from saliency_jax.errors import InputError
 
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    type(None): "None",
+}
+
 
 def method_of(text: str) -> Callable[..., Any]:
     """Returns the method that a text names, with the options that it gives.
@@ -38,4 +46,15 @@ def method_of(text: str) -> Callable[..., Any]:
         choices = known[option].choices
         if choices and options[option] not in choices:
             raise InputError(f"{text}: {option} is one of {choices}")
+        types = known[option].types
+        if types and not _fits(options[option], types):
+            names = " or ".join(_TYPES[each] for each in types)
+            raise InputError(f"{text}: {option} is {names}")
     return functools.partial(method, **options)
+
+
+def _fits(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether a value has one of the types; a whole number is a number too."""
+    if isinstance(value, bool):
+        return bool in types
+    return isinstance(value, types) or (isinstance(value, int) and float in types)

@@ -54,10 +54,12 @@ class Option(NamedTuple):
     Attributes:
       default: its value where it is not given; `inspect.Parameter.empty` if it must be.
       choices: its possible values; empty where there are more than a few.
+      types: of its values, if these are numbers, texts, truths or None; else empty.
     """
 
     default: Any
     choices: tuple[Any, ...]
+    types: tuple[type, ...]
 
 
 class Method(NamedTuple):
@@ -83,7 +85,11 @@ def describe(name: str, function: Callable[..., Any]) -> Method:
     text = inspect.getdoc(function)
     hints = typing.get_type_hints(function)
     options = {
-        parameter.name: Option(parameter.default, _choices(hints[parameter.name]))
+        parameter.name: Option(
+            parameter.default,
+            _choices(hints[parameter.name]),
+            _types(hints[parameter.name]),
+        )
         for parameter in inspect.signature(function).parameters.values()
         if parameter.name not in _OF_ALL
     }
@@ -96,13 +102,20 @@ def describe(name: str, function: Callable[..., Any]) -> Method:
     )
 
 
+def _parts(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The plain types that a hint is made of, if it is made of nothing else."""
+    parts = _parts(hint)
+    return parts if {*parts} <= {int, float, bool, str, type(None)} else ()
+
+
 def _choices(hint: Any) -> tuple[Any, ...]:
     """The values that a `Literal`, or a union of one with None, stands for."""
-    parts = (
-        typing.get_args(hint)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType)
-        else (hint,)
-    )
+    parts = _parts(hint)
     literals = [part for part in parts if typing.get_origin(part) is typing.Literal]
     if not literals:
         return ()

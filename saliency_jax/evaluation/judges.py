@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.names import short_names
 from saliency_jax.loading import load
+from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.run_config import read_run_config
 
@@ -27,6 +29,11 @@ class Judge(NamedTuple):
     classifier: Classifier
     image_size: int
     step: int | None = None
+
+    def identity(self) -> list[str]:
+        """What its answers go back to: those of another judge are asked for again."""
+        fingerprint = fingerprints.of_classifier(self.classifier)
+        return [str(self.path), str(self.step), fingerprint]
 
 
 def load_judges(
@@ -59,14 +66,16 @@ def load_judge(named: str, source: Source, image_size: int) -> Judge:
     if (workdir := Path(named)).is_dir():
         check_classes(workdir, read_run_config(workdir), source)
     classifier, path, own_size, step = load(named, "judge")
-    if own_size is None and classifier.module.num_classes != source.num_classes:
+    size = own_size or image_size
+    classes = count_classes(classifier, named, size)
+    if classes != source.num_classes:
         raise InputError(
-            f"weights file {path} tells {classifier.module.num_classes} classes apart, "
-            f"{source.name} has {source.num_classes}: train a last layer for them in "
-            "the stage classifier, with --config.classifier.new_head=True, and name "
-            "that run as the judge"
+            f"judge {named} tells {classes} classes apart, {source.name} has "
+            f"{source.num_classes}: train a last layer for them in the stage "
+            "classifier, with --config.classifier.new_head=True, and name that run as "
+            "the judge"
         )
-    return Judge(path, classifier, own_size or image_size, step)
+    return Judge(path, classifier, size, step)
 
 
 def origins(path: Path) -> set[Path]:

@@ -101,20 +101,19 @@ def contour_hits(
     return ContourHits(filed.any(axis=1), largest, every)
 
 
-def best_accuracy(
-    hits: Bool[np.ndarray, "B T L"], scored: Bool[np.ndarray, "B"]
-) -> tuple[Float[np.ndarray, "L"], Int[np.ndarray, "L"]]:
-    """Returns the share of hits at the best threshold of each level, and its index.
+def best_shares(
+    means: Float[np.ndarray, "R T *L"],
+) -> Float[np.ndarray, "R *L"]:
+    """Returns the share of hits at the best threshold of each level.
 
     MaxBoxAcc is that of `largest` at the level 0.5, MaxBoxAccV2 the mean of those of
-    `every`. Fractions; higher is better. Of thresholds that are equally good the first.
+    `every`. Fractions; higher is better.
 
     Args:
-      hits: of `contour_hits`.
-      scored: which images count, at least one.
+      means: of the hits of `contour_hits`, over the images that have a box; of any
+        number of draws of images.
     """
-    counts = hits[scored].sum(axis=0)
-    return counts.max(axis=0) / scored.sum(), counts.argmax(axis=0)
+    return means.max(axis=1)
 
 
 def contour_boxes(

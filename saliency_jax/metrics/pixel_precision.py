@@ -16,8 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saliency_jax.metrics.ilsvrc import truth_boxes
-from saliency_jax.metrics.overlap import areas
 from saliency_jax.metrics.raw_maps import GivenMaps, checked_maps
 
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -96,30 +94,3 @@ def mask_iou(
     shared = (binary & object_masks).sum(axis=(1, 2))
     union = (binary | object_masks).sum(axis=(1, 2))
     return shared / np.maximum(union, 1)
-
-
-def mask_box_iou(
-    binary: Bool[np.ndarray, "B S S"],
-    boxes_pixels: Int[np.ndarray, "B N 4"],
-    original_size: Int[np.ndarray, "B 2"],
-) -> Float[np.ndarray, "B"]:
-    """Returns the intersection over union of a mask and the best filed box, in [0, 1].
-
-    As in `ilsvrc`'s convention `inclusive` a box counts with its whole area, also of
-    what was cropped away. 0 for an image without boxes, where it means nothing.
-
-    Args:
-      binary: of the crops.
-      boxes_pixels: as filed; rows of -1 are padding.
-      original_size: (width, height) of the original images.
-    """
-    size = binary.shape[1]
-    truth = truth_boxes(boxes_pixels, original_size, size)
-    sums = np.zeros((len(binary), size + 1, size + 1), int)
-    sums[:, 1:, 1:] = binary.cumsum(axis=1).cumsum(axis=2)
-    top, left, bottom, right = np.moveaxis(truth.clip(0, size), -1, 0)
-    image = np.arange(len(binary))[:, None]
-    shared = sums[image, bottom, right] - sums[image, top, right]
-    shared += sums[image, top, left] - sums[image, bottom, left]
-    union = sums[:, -1:, -1] + areas(truth) - shared
-    return (shared / np.maximum(union, 1)).max(axis=1, initial=0.0)

@@ -98,20 +98,30 @@ def energy_inside(
     return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
 
 
-def class_mean(
+def by_class(
     values: Float[np.ndarray, "B"] | Bool[np.ndarray, "B"],
     labels: Int[np.ndarray, "B"],
-    scored: Bool[np.ndarray, "B"],
-) -> float:
-    """Returns the mean over classes of each class's mean.
-
-    Classes without an image that is scored are left out. (TorchRay, whose data sets
-    have all of theirs, counts such a class as 0.)
+) -> Float[np.ndarray, "B 2 K"]:
+    """Puts each image's value, and a one, in the column of its class.
 
     Args:
-      values: of each image.
-      labels: its class.
-      scored: which images count, at least one.
+      values: of each image, at least one.
+      labels: its class; a column for each class that there is.
     """
-    _, which = np.unique(labels[scored], return_inverse=True)
-    return float((np.bincount(which, values[scored]) / np.bincount(which)).mean())
+    _, which = np.unique(labels, return_inverse=True)
+    of_class = (which[:, None] == np.arange(which.max() + 1)).astype(np.float32)
+    return np.stack([values[:, None] * of_class, of_class], axis=1)
+
+
+def class_mean(means: Float[np.ndarray, "R 2 K"]) -> Float[np.ndarray, "R"]:
+    """Returns the mean over classes of each class's mean.
+
+    Classes without an image are left out. (TorchRay, whose data sets have all of
+    theirs, counts such a class as 0.)
+
+    Args:
+      means: of `by_class` over images; of any number of draws of images.
+    """
+    values, images = means[:, 0], means[:, 1]
+    shares = np.divide(values, images, out=np.zeros_like(values), where=images > 0)
+    return shares.sum(axis=1) / (images > 0).sum(axis=1)

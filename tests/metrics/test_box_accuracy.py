@@ -14,7 +14,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.metrics.box_accuracy import (
     LEVELS,
     THRESHOLDS,
-    best_accuracy,
+    best_shares,
     boxes_after_stretch,
     contour_boxes,
     contour_hits,
@@ -80,8 +80,11 @@ def test_golden_accuracies(golden, golden_hits):
                 100 * hits[:, :, level].mean(axis=0),
                 golden[f"accuracy_{name}_iou{overlap}"],
             )
-    first, _ = best_accuracy(golden_hits.largest, golden_hits.scored)
-    second, _ = best_accuracy(golden_hits.every, golden_hits.scored)
+    assert golden_hits.scored.all()
+    first, second = (
+        best_shares(hits.mean(axis=0)[None])[0]
+        for hits in (golden_hits.largest, golden_hits.every)
+    )
     assert 100 * first[1] == pytest.approx(golden["max_box_acc"])
     assert 100 * second.mean() == pytest.approx(golden["max_box_acc_v2"])
 
@@ -228,9 +231,8 @@ def box_maps(size=20):
 def test_a_map_that_is_the_box():
     maps, boxes, sizes = box_maps()
     hits = contour_hits(maps, boxes, sizes)
-    accuracy, threshold = best_accuracy(hits.largest, hits.scored)
-    np.testing.assert_array_equal(accuracy, 1)
-    np.testing.assert_array_equal(threshold, 0)
+    assert hits.largest[:, 0].all()
+    np.testing.assert_array_equal(best_shares(hits.largest.mean(axis=0)[None]), 1)
     np.testing.assert_array_equal(hits.largest, hits.every)
     empty = contour_hits(0 * maps, boxes, sizes)
     assert not empty.every.any() and empty.scored.all()
@@ -282,8 +284,8 @@ def test_images_without_boxes_do_not_count():
     boxes[1] = -1
     hits = contour_hits(maps, boxes, sizes, thresholds=THRESHOLDS[:3])
     np.testing.assert_array_equal(hits.scored, [True, False, True])
-    accuracy, _ = best_accuracy(hits.every, hits.scored)
-    np.testing.assert_array_equal(accuracy, 1)
+    assert hits.every[hits.scored].any(axis=1).all()
+    assert not hits.every[1].any()
 
 
 def test_bad_input():

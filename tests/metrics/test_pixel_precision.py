@@ -5,7 +5,6 @@ from saliency_jax.errors import InputError
 from saliency_jax.metrics.pixel_precision import (
     THRESHOLDS,
     average_precision,
-    mask_box_iou,
     mask_iou,
     pixel_counts,
 )
@@ -97,26 +96,3 @@ def test_iou_with_a_mask():
     binary = np.array([[[1, 1, 0]], [[0, 0, 0]], [[1, 1, 1]], [[0, 0, 0]]], bool)
     exact = np.array([[[0, 1, 1]], [[1, 1, 1]], [[1, 1, 1]], [[0, 0, 0]]], bool)
     np.testing.assert_allclose(mask_iou(binary, exact), [1 / 3, 0, 1, 0])
-
-
-def test_iou_with_the_best_box():
-    rng = np.random.default_rng(1)
-    size, width = 12, 20  # columns 4 to 16 of the image are left
-    binary = rng.random((30, size, size)) < rng.random((30, 1, 1))
-    low = rng.integers(0, 10, (30, 3, 2))
-    boxes = np.concatenate([low, low + rng.integers(0, 10, low.shape)], axis=-1)
-    boxes[::3, 1:] = -1
-    boxes[4] = -1
-    found = mask_box_iou(binary, boxes, np.array([[width, size]] * 30))
-    for index in range(30):
-        kept = {tuple(p) for p in np.argwhere(binary[index]).tolist()}
-        ious = [0.0]
-        for x0, y0, x1, y1 in boxes[index].tolist():
-            if x0 == -1:
-                continue
-            truth = {
-                (y, x) for y in range(y0, y1 + 1) for x in range(x0 - 4, x1 - 4 + 1)
-            }
-            ious.append(len(kept & truth) / len(kept | truth))
-        assert found[index] == pytest.approx(max(ious))
-    assert found.max() > 0.3 and found[4] == 0

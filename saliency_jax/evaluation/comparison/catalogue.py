@@ -17,7 +17,7 @@ COSTS = {
         "higher",
         "number",
         "cost",
-        "maps a second, without the first call, which compiles",
+        "maps a second, without the first batch, which compiles; padding counts",
     ),
     "first_seconds": Metric(
         "first call, s", "lower", "number", "cost", "with compilation"

@@ -5,13 +5,16 @@ measured is on disk before the next begins.
 """
 
 import functools
+import math
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.comparison import (
@@ -32,10 +35,13 @@ from saliency_jax.evaluation.comparison.published import published
 from saliency_jax.evaluation.comparison.saved import Arrays
 from saliency_jax.evaluation.judges import Judge
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.report.comparison import Comparison, ComparisonRow, Figure, Gallery
-
-FAILURES = (InputError, jax.errors.JaxRuntimeError)
-"""Of one row: the user's mistake, or too little memory."""
+from saliency_jax.report.comparison import (
+    Comparison,
+    ComparisonRow,
+    Figure,
+    Gallery,
+    Metric,
+)
 
 
 class Plan(NamedTuple):
@@ -44,24 +50,26 @@ class Plan(NamedTuple):
     Attributes:
       setting: what all rows share; its answers are filled in here.
       classifier: what the figures go back to, in words.
-      metrics: names of the catalogue.
+      metrics: the columns, by name.
       rule: how a map becomes a box.
       asked: how many images are put to the metrics that ask the classifier again.
       crop_judge: what answers to the crops.
       judges: other classifiers, by name.
       memoriser: a classifier that was taught random labels, and what it goes back to.
       out: folder of all files.
+      commit: of the code; "" if it is not known.
     """
 
     setting: Setting
     classifier: tuple[str, ...]
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
     rule: BoxRule
     asked: int
     crop_judge: Judge
     judges: Mapping[str, Judge]
     memoriser: tuple[Classifier | None, tuple[str, ...]]
     out: Path
+    commit: str = ""
 
     def needs(self, name: str) -> list[str]:
         """The metrics of a pass that are wanted."""
@@ -107,9 +115,8 @@ def compare(
         try:
             measured[name] = measure_row(plan, name, contestant)
             rows[name] = measured[name].row
-        except FAILURES as error:
-            reason = _in_one_line(error)
-            print(f"{contestant.title} has no figures: {reason}", file=sys.stderr)
+        except Exception as error:
+            reason = _told(error, f"{contestant.title} has no figures")
             rows[name] = ComparisonRow(
                 contestant.title, contestant.kind, {}, error=reason
             )
@@ -139,7 +146,7 @@ def with_answers(plan: Plan) -> Plan:
     """The plan with the classifier's answers to the images as they are."""
     settings = {"count": plan.setting.count} | _common(plan)
     path = saved.path_of(plan.out, "classifier", "answers")
-    answers = _kept(path, settings, lambda: classify(plan.setting))
+    answers = _kept(path, settings, lambda: classify(plan.setting), plan.commit)
     return plan._replace(setting=plan.setting._replace(answers=answers))
 
 
@@ -148,18 +155,31 @@ def _common(plan: Plan) -> dict[str, Any]:
 
 
 def _kept(
-    path: Path, settings: Mapping[str, Any], measure: Callable[[], Arrays]
+    path: Path,
+    settings: Mapping[str, Any],
+    measure: Callable[[], Arrays],
+    commit: str,
 ) -> Arrays:
     """What was measured before, or else is measured and kept now."""
     arrays = saved.load(path, settings)
     if arrays is None:
         arrays = measure()
-        saved.save(path, settings, arrays)
+        saved.save(path, settings, arrays, commit)
     return arrays
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _told(error: Exception, what: str) -> str:
+    """Tells why something of one row failed, and returns the reason in one line.
+
+    Of what is no user's mistake, nor too little memory, with the traceback: it may be a
+    fault of a method, which is no reason to lose the other rows.
+    """
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, InputError | jax.errors.JaxRuntimeError):
+        traceback.print_exception(error)
+        reason = f"{type(error).__name__}: {reason}"
+    tqdm.write(f"{what}: {reason}", file=sys.stderr)
+    return reason
 
 
 def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
@@ -178,76 +198,95 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
         "row": contestant.title,
         "origin": list(contestant.origin),
     }
+    figures: dict[str, Figure] = {}
+    notes: list[str] = []
 
     def kept(what: str, measure: Callable[[], Arrays], **settings: Any) -> Arrays:
+        bar.set_postfix_str(what)
         path = saved.path_of(plan.out, name, what)
-        return _kept(path, common | settings, measure)
-
-    localised = kept(
-        "localisation",
-        lambda: localisation_pass.measure(contestant, setting, plan.rule),
-        **localisation_pass.settings(plan.rule, setting),
-    )
-    figures = localisation_pass.figures(localised, setting.answers, setting.image_size)
-    notes = [localisation_pass.rule_in_words(localised, plan.rule, contestant)]
-    if contestant.kind != "baseline":
-        figures |= _costs(Cost(*localised["cost"].tolist()))
-
-    def add(
-        what: str,
-        measure: Callable[[], Arrays],
-        figures_of: Callable[[Arrays], dict[str, Figure]],
-        **settings: Any,
-    ) -> Arrays | None:
-        """Adds a measure's figures; where it fails, the row keeps the others."""
-        try:
-            arrays = kept(what, measure, **settings)
-        except FAILURES as error:
-            reason = _in_one_line(error)
-            print(f"{contestant.title}, {what}: {reason}", file=sys.stderr)
-            notes.append(f"no {what}: {reason}")
-            return None
-        figures.update(figures_of(arrays))
+        arrays = _kept(path, common | settings, measure, plan.commit)
+        if (commit := saved.commit_of(path)) != plan.commit:
+            notes.append(f"{what} measured at commit {commit[:7] or 'unknown'}")
+        bar.update()
         return arrays
 
-    if plan.needs("crops"):
-        boxes, _ = localisation_pass.chosen_boxes(localised)
-        add(
-            "crops",
-            lambda: crops_pass.measure(setting, plan.crop_judge, boxes),
-            lambda arrays: crops_pass.figures(arrays, localised["scored"]),
-            judge=[str(plan.crop_judge.path), plan.crop_judge.step],
-            boxes=boxes.tolist(),
-        )
-    maps, curves = None, {}
+    def attempt(
+        what: str, measure: Callable[[], Arrays], **settings: Any
+    ) -> Arrays | None:
+        """Measures; where that fails, the row keeps its other figures."""
+        try:
+            return kept(what, measure, **settings)
+        except Exception as error:
+            reason = _told(error, f"{contestant.title}, {what}")
+            notes.append(f"no {what}: {reason}")
+            return None
+
+    def add(found: Mapping[str, Figure]) -> None:
+        """Adds figures; one that is not finite is left out, and told of."""
+        finite = {n: f for n, f in found.items() if math.isfinite(f.value)}
+        figures.update(finite)
+        notes.extend(f"no {n}: not finite" for n in found.keys() - finite.keys())
+
     faithful, sane = plan.needs("faithfulness"), plan.needs("sanity")
-    if (faithful or sane) and not contestant.knows_truth:
-        maps = kept(
+    asks = (faithful or sane) and not contestant.knows_truth
+    memoriser, memoriser_origin = plan.memoriser
+    of_sanity = sanity_pass.measures(sane, contestant, setting, asked, memoriser)
+    of_maps = faithfulness_pass.measures(faithful, contestant, setting, asked)
+    steps = [1, bool(plan.needs("crops")), bool(plan.judges)]
+    steps += [1 + len(of_maps) + len(of_sanity)] if asks else []
+    maps, curves = None, {}
+    with tqdm(total=sum(steps), disable=None, unit="pass") as bar:
+        bar.set_description(contestant.title)
+        localised = kept(
+            "localisation",
+            lambda: localisation_pass.measure(contestant, setting, plan.rule),
+            **localisation_pass.settings(plan.rule, setting),
+        )
+        notes.append(localisation_pass.rule_in_words(localised, plan.rule, contestant))
+        add(localisation_pass.figures(localised, setting.answers, setting.image_size))
+        if contestant.kind != "baseline":
+            cost = Cost(*localised["cost"].tolist())
+            add(_costs(cost))
+            if not cost.images:
+                notes.append("no images/s: one batch, whose time is compilation's too")
+        if plan.needs("crops"):
+            boxes, _ = localisation_pass.chosen_boxes(localised)
+            crops = attempt(
+                "crops",
+                lambda: crops_pass.measure(setting, plan.crop_judge, boxes),
+                judge=plan.crop_judge.identity(),
+                boxes=boxes.tolist(),
+            )
+            if crops is not None:
+                add(crops_pass.figures(crops, localised["scored"]))
+        of_predicted = asks and attempt(
             "maps",
             lambda: faithfulness_pass.maps_of_predicted(contestant, setting, asked),
             asked=asked,
-        )["maps"]
-        for what, measure in faithfulness_pass.measures(
-            faithful, contestant, setting, maps
-        ).items():
-            of_measure = functools.partial(faithfulness_pass.figures, what)
-            arrays = add(what, measure, of_measure, asked=asked)
-            if what == faithfulness_pass.CURVES and arrays is not None:
-                curves = faithfulness_pass.curves(arrays)
-        memoriser, origin = plan.memoriser
-        for what, measure in sanity_pass.measures(
-            sane, contestant, setting, asked, memoriser
-        ).items():
-            of_measure = functools.partial(sanity_pass.figures, what)
-            add(what, measure, of_measure, asked=asked, memoriser=list(origin))
-    if plan.judges:
-        add(
-            "judged",
-            lambda: judged_pass.measure(contestant, setting, plan.judges, asked),
-            judged_pass.figures,
-            asked=asked,
-            judges=[[str(judge.path), judge.step] for judge in plan.judges.values()],
         )
+        if of_predicted:
+            maps = of_predicted["maps"]
+            for what, measure in of_maps.items():
+                arrays = attempt(what, functools.partial(measure, maps), asked=asked)
+                if arrays is None:
+                    continue
+                add(faithfulness_pass.figures(what, arrays))
+                if what == faithfulness_pass.CURVES:
+                    curves = faithfulness_pass.curves(arrays)
+            for what, measure in of_sanity.items():
+                origin = {"memoriser": list(memoriser_origin)}
+                arrays = attempt(what, measure, asked=asked, **origin)
+                if arrays is not None:
+                    add(sanity_pass.figures(what, arrays))
+        if plan.judges:
+            judged = attempt(
+                "judged",
+                lambda: judged_pass.measure(contestant, setting, plan.judges, asked),
+                asked=asked,
+                judges=[judge.identity() for judge in plan.judges.values()],
+            )
+            if judged is not None:
+                add(judged_pass.figures(judged))
     row = ComparisonRow(
         contestant.title,
         contestant.kind,

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from saliency_jax.attribution.named import method_of
-from saliency_jax.attribution.registry import FILE_OF, describe
+from saliency_jax.attribution.registry import describe
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.runs import Run
 from saliency_jax.metrics import baselines
 from saliency_jax.models.classifier import Classifier
@@ -37,8 +38,11 @@ class Contestant(NamedTuple):
       is_random: whether they depend on the key.
       is_box: whether a map is a rectangle, which is its own box.
       knows_truth: whether it is made from filed boxes.
+      sees_images: whether they depend on what an image shows.
       own_classes: what gives the classes of a batch, of its size, by a masker's own
         classifier.
+      trained_as: of a masker "casm", "baseline" (CASM against a classifier that never
+        changes, without a pool) or "black_box".
       origin: what its figures go back to besides the classifier; where it changes, they
         are measured again.
     """
@@ -53,7 +57,9 @@ class Contestant(NamedTuple):
     is_random: bool = False
     is_box: bool = False
     knows_truth: bool = False
+    sees_images: bool = True
     own_classes: Callable[[Batch], Int[np.ndarray, "B"]] | None = None
+    trained_as: str = ""
     origin: tuple[str, ...] = ()
 
 
@@ -110,7 +116,8 @@ def maskers(runs: Mapping[str, Run]) -> dict[str, Contestant]:
             asks=False,
             of_class=run.stage == "black_box",
             own_classes=functools.partial(_own_classes, run),
-            origin=(str(run.workdir.resolve()), _trained_as(run), str(run.step)),
+            trained_as=_trained_as(run),
+            origin=(str(run.step), fingerprints.of_variables(run.masker)),
         )
         for name, run in runs.items()
     }
@@ -184,6 +191,7 @@ def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
             of_class=False,
             is_box=name in boxes,
             knows_truth=name == "ground_truth_box",
+            sees_images=name == "edges",
             origin=(str(seed),) if name == "random" else (),
         )
         for name, make in maps.items()
@@ -221,6 +229,8 @@ def maps_of(
         )
     if maps.shape[1:] != (size, size):
         maps = resized(jnp.asarray(maps), size)
+        if contestant.is_mask:  # which interpolation leaves by rounding
+            maps = jnp.clip(maps, 0.0, 1.0)
     maps = np.asarray(maps, np.float32)
     if not np.isfinite(maps).all():
         raise InputError(
@@ -234,7 +244,3 @@ def maps_of(
 def resized(maps: Num[Array, "B h w"], size: int) -> Float[Array, "B S S"]:
     """Maps at another size, bilinearly."""
     return jax.image.resize(maps, (len(maps), size, size), "linear")
-
-
-NAMES = tuple(name for name in FILE_OF if name != "trained_masker")
-"""Of all methods that a row can be of."""

@@ -19,7 +19,7 @@ class Cost(NamedTuple):
       first_seconds: of the first call, compilation included.
       seconds: of all later calls.
       images: of all later calls.
-      peak_bytes: the greatest memory meanwhile, of the device or, on a CPU, of this
+      peak_bytes: the greatest memory during a call, of the device or, on a CPU, of this
         process; 0 where the system does not tell.
     """
 
@@ -29,16 +29,16 @@ class Cost(NamedTuple):
     peak_bytes: int = 0
 
 
-def forget_peak() -> None:
-    """Lets `peak_bytes` count from here on, where the system can."""
+def _forget_peak() -> None:
+    """Lets `_peak_bytes` count from here on, where the system can."""
     try:
         _FORGET_PEAK.write_text("5")
     except OSError:
         return
 
 
-def peak_bytes() -> int:
-    """The greatest memory since `forget_peak`; of a GPU since the program's start."""
+def _peak_bytes() -> int:
+    """The greatest memory since `_forget_peak`; of a GPU since the program's start."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])
@@ -58,11 +58,13 @@ def call(
       cost: so far.
       function: whose result is waited for.
       *arguments: of it.
-      images: how many it makes maps of.
+      images: how many it makes maps of, those that pad a batch too.
     """
+    _forget_peak()
     start = time.perf_counter()
     result = jax.block_until_ready(function(*arguments))
     taken = time.perf_counter() - start
+    cost = cost._replace(peak_bytes=max(cost.peak_bytes, _peak_bytes()))
     if not cost.first_seconds:
         return result, cost._replace(first_seconds=taken)
     return result, cost._replace(

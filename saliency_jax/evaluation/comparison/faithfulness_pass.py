@@ -4,6 +4,7 @@ They look at the first images only, and at maps of the class that the classifier
 predicts, right or wrong, as RISE's metric does. The maps are made once for all of them.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from saliency_jax.evaluation.comparison.passes import (
     without_padding,
 )
 from saliency_jax.evaluation.comparison.saved import Arrays
+from saliency_jax.masking import to_float
 from saliency_jax.metrics.faithfulness.confidence import confidence
 from saliency_jax.metrics.faithfulness.infidelity import infidelity
 from saliency_jax.metrics.faithfulness.insertion_deletion import insertion_deletion
@@ -162,27 +164,26 @@ def measures(
     wanted: Sequence[str],
     contestant: Contestant,
     setting: Setting,
-    maps: Float[np.ndarray, "n S S"],
-) -> dict[str, Callable[[], Arrays]]:
-    """Returns what has to be called for the metrics that are wanted.
+    count: int,
+) -> dict[str, Callable[[Float[np.ndarray, "n S S"]], Arrays]]:
+    """Returns what has to be called, with the maps, for the metrics that are wanted.
 
     Args:
       wanted: names of `METRICS`.
       contestant: whose maps they are.
       setting: what all share.
-      maps: of `maps_of_predicted`.
+      count: how many maps of `maps_of_predicted` there will be.
     """
-    count = len(maps)
     targets = jnp.asarray(setting.answers["predicted"][:count])
     bounded = {"batch_size": setting.batch_size}
 
-    def ask(metric: Callable[..., Any], **options: Any) -> Any:
+    def ask(metric: Callable[..., Any], maps: np.ndarray, **options: Any) -> Any:
         images = images_of(setting, count)
         given = setting.classifier, images, jnp.asarray(maps), targets
         return metric(*given, **bounded, **options)
 
-    def curves() -> Arrays:
-        both = jax.device_get(ask(insertion_deletion))
+    def curves(maps: np.ndarray) -> Arrays:
+        both = jax.device_get(ask(insertion_deletion, maps))
         return {
             "insertion": both.insertion.auc,
             "deletion": both.deletion.auc,
@@ -192,7 +193,7 @@ def measures(
             "deletion_scores": both.deletion.scores,
         }
 
-    def sensitivity() -> Arrays:
+    def sensitivity(maps: np.ndarray) -> Arrays:
         explain = explaining(contestant, setting)
         images, key = images_of(setting, count), setting.key("max_sensitivity")
         found = max_sensitivity(
@@ -200,9 +201,9 @@ def measures(
         )
         return jax.device_get(found._asdict())
 
-    def simple(metric: Callable[..., Any], is_random: bool) -> Callable[[], Arrays]:
+    def simple(metric: Callable[..., Any], is_random: bool) -> Callable[..., Arrays]:
         options = {"key": setting.key(metric.__name__)} if is_random else {}
-        return lambda: jax.device_get(ask(metric, **options)._asdict())
+        return lambda maps: jax.device_get(ask(metric, maps, **options)._asdict())
 
     every = {
         CURVES: curves,
@@ -213,6 +214,9 @@ def measures(
         "faithfulness_correlation": simple(faithfulness_correlation, True),
         "road": simple(road, True),
     }
+    if not contestant.sees_images:
+        # Its maps are the same whatever is done to an image: no merit.
+        del every["max_sensitivity"]
     return {
         what: measure
         for what, measure in every.items()
@@ -225,8 +229,10 @@ def explaining(
 ) -> Callable[..., Float[np.ndarray, "B S S"]]:
     """A contestant as a function of images that are in no data set.
 
+    One that is shown images of another size is shown these, resized.
+
     Args:
-      contestant: any.
+      contestant: that sees images.
       setting: what all share.
       key: of what it draws; None for that of all maps.
     """
@@ -236,15 +242,20 @@ def explaining(
         images: Num[Array | np.ndarray, "B S S 3"],
         targets: Int[Array | np.ndarray, "B"],
     ) -> Float[np.ndarray, "B S S"]:
-        batch = {
-            "image": images,
-            "label": np.asarray(targets),
-            "place": np.arange(len(images)),
-        }
         size = setting.image_size
+        if contestant.image_size != size:
+            images = _resized(images, contestant.image_size)
+        batch = {"image": images, "label": np.asarray(targets)}
         return maps_of(contestant, setting.classifier, batch, targets, key, size)
 
     return explain
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _resized(
+    images: Num[Array | np.ndarray, "B h w 3"], size: int
+) -> Float[Array, "B S S 3"]:
+    return jax.image.resize(to_float(images), (len(images), size, size, 3), "linear")
 
 
 def figures(what: str, arrays: Arrays) -> dict[str, Figure]:
@@ -261,12 +272,13 @@ def figures(what: str, arrays: Arrays) -> dict[str, Figure]:
 
 
 def curves(arrays: Arrays) -> dict[str, list[float]]:
-    """Returns the mean curves.
+    """Returns the mean curves; none where the classifier's answers are not finite.
 
     Args:
       arrays: of the measure `CURVES`.
     """
-    return {
-        name: arrays[f"{name}_scores"].mean(axis=0).tolist()
+    means = {
+        name: arrays[f"{name}_scores"].mean(axis=0)
         for name in ("insertion", "deletion")
     }
+    return {name: m.tolist() for name, m in means.items() if np.isfinite(m).all()}

@@ -1,6 +1,6 @@
 """Which images the report shows, and the maps of all rows over them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,10 @@ from saliency_jax.evaluation.comparison.saved import Arrays
 from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
 from saliency_jax.report.comparison import Gallery
 
-AT_RANDOM = 20
+MOST_IMAGES = 50
+MOST_MAPS = 600  # of all rows together: they are what makes the page large
 EXTREMES = 2  # of the best, and of the worst, for each row
+RANDOM_SHARE = 0.4  # of the images, before the extremes
 
 
 class Found(NamedTuple):
@@ -48,11 +50,8 @@ def make_gallery(
     }
     extremes = {name: _extremes(arrays) for name, arrays in shown.items()}
     kept = min(len(arrays["thumbnails"]) for arrays in measured.values())
-    at_random = np.random.default_rng(0).permutation(kept)[:AT_RANDOM]
-    both = [places for found in extremes.values() for places in found]
-    places = list(
-        dict.fromkeys(np.concatenate([at_random, *both]).astype(int).tolist())
-    )
+    most = min(MOST_IMAGES, max(1, MOST_MAPS // max(1, len(shown))))
+    places = _chosen(kept, extremes.values(), most)
     index = {place: number for number, place in enumerate(places)}
 
     images, captions, truth = [], [], []
@@ -91,9 +90,26 @@ def make_gallery(
     )
 
 
+def _chosen(kept: int, extremes: Iterable[Found], most: int) -> list[int]:
+    """Some images at random, then the extremes of all rows in turn, then the rest."""
+    in_turn = [
+        place
+        for rank in range(EXTREMES)
+        for found in extremes
+        for places in found
+        for place in places[rank : rank + 1]
+    ]
+    shuffled = np.random.default_rng(0).permutation(kept)
+    first = round(RANDOM_SHARE * most)
+    places = np.concatenate([shuffled[:first], in_turn, shuffled[first:]]).astype(int)
+    return list(dict.fromkeys(places.tolist()))[:most]
+
+
 def _overlaps(arrays: Arrays) -> np.ndarray:
+    """Of each image with its best filed box; NaN without one."""
     _, chosen = chosen_boxes(arrays)
-    return arrays["iou"][np.arange(len(chosen)), chosen]
+    overlaps = arrays["iou"][np.arange(len(chosen)), chosen]
+    return np.where(arrays["scored"], overlaps, np.nan)
 
 
 def _extremes(arrays: Arrays) -> Found:
@@ -104,4 +120,4 @@ def _extremes(arrays: Arrays) -> Found:
 
 
 def _numbers(places: Int[np.ndarray, "_"], index: Mapping[int, int]) -> list[int]:
-    return [index[int(place)] for place in places]
+    return [index[int(place)] for place in places if int(place) in index]

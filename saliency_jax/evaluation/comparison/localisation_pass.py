@@ -5,13 +5,14 @@ that count the predicted class as well follow from the classifier's ranks.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import cv2
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from saliency_jax.evaluation.comparison.contestants import Contestant
 from saliency_jax.evaluation.comparison.costs import Cost
@@ -24,7 +25,7 @@ from saliency_jax.metrics.intervals import bootstrap_interval
 from saliency_jax.metrics.localisation import casm_scores, rectangle_scores, tight_box
 from saliency_jax.metrics.raw_maps import min_max_normalised
 from saliency_jax.report.comparison import Figure, Metric
-from saliency_jax.segmentation import graph_cut_boxes
+from saliency_jax.segmentation import graph_cut
 
 GRAPH_CUT = "graph_cut"
 RULES = (*map_boxes.RULES, GRAPH_CUT)
@@ -112,6 +113,13 @@ METRICS = {
         "localisation",
         "area under precision over recall of all pixels, against exact masks",
     ),
+    "mask_iou": Metric(
+        "mask IoU %",
+        "higher",
+        "per_cent",
+        "localisation",
+        "intersection over union of what the box's rule keeps with the exact mask",
+    ),
     "sparseness": Metric(
         "sparseness", "", "number", "maps", "Gini index of the absolute values"
     ),
@@ -122,9 +130,6 @@ METRICS = {
         "box area %", "", "per_cent", "maps", "share of the image in the predicted box"
     ),
 }
-
-PIXELS = 256  # bins of PxAP that are kept of each image, of wsolevaluation's 1,000
-
 
 CONTOURS = ("max_box_acc", "max_box_acc_v2")
 
@@ -147,7 +152,7 @@ class BoxRule(NamedTuple):
 def measure(contestant: Contestant, setting: Setting, rule: BoxRule) -> Arrays:
     """Measures a contestant's maps of all images.
 
-    Threads measure one batch while the device computes the next.
+    Threads measure one batch while a GPU computes the next.
 
     Returns:
       Arrays with a leading axis of images; but "cost" is what the maps took, and
@@ -169,6 +174,8 @@ def measure(contestant: Contestant, setting: Setting, rule: BoxRule) -> Arrays:
                 for first in range(0, len(part.maps), IMAGES_PER_TASK)
             ]
             tasks += pending
+            if jax.default_backend() == "cpu":
+                wait(pending)  # or they would slow the maps, whose time is told
         parts = [task.result() for task in tasks]
     return joined(parts) | {"cost": np.asarray(cost, np.float64)}
 
@@ -185,7 +192,9 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     size = maps.shape[1]
     filed = batch["boxes_pixels"], batch["original_size"]
     masks = maps if contestant.is_mask else min_max_normalised(maps)
-    boxes = _boxes(contestant, maps, batch["image"], rule.name)
+    is_cut = rule.name == GRAPH_CUT and not contestant.is_box
+    cut = graph_cut(batch["image"], maps) if is_cut else None
+    boxes = _boxes(contestant, maps, cut, rule.name)
     hits = box_hits(boxes, *filed, size, rule.convention)
     regions = pointing.box_regions(*filed, size)
     scores = (
@@ -220,25 +229,48 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
         measured["largest"] = contours.largest[..., middle]
         measured["every"] = contours.every
     if "object_mask" in batch:
-        bins = np.linspace(0, 1, PIXELS, endpoint=False)
-        counts = pixel_precision.pixel_counts(
-            masks, batch["object_mask"], thresholds=bins
-        )
-        measured["pixels"] = np.stack(counts, axis=1)
+        exact = batch["object_mask"]
+        counts = pixel_precision.pixel_counts(masks, exact)
+        measured["pixels"] = np.stack(counts, axis=1).astype(np.uint32)
+        regions = _regions(contestant, maps, cut, rule.name)
+        overlaps = [pixel_precision.mask_iou(region, exact) for region in regions]
+        measured["mask_iou"] = np.stack(overlaps, axis=1).astype(np.float32)
     if part.own_classes is not None:
         measured["own_correct"] = part.own_classes == batch["label"]
     return measured
 
 
 def _boxes(
-    contestant: Contestant, maps: Float[np.ndarray, "B S S"], images: Any, rule: str
+    contestant: Contestant,
+    maps: Float[np.ndarray, "B S S"],
+    cut: Bool[np.ndarray, "B S S"] | None,
+    rule: str,
 ) -> Int[np.ndarray, "B A 4"]:
     if contestant.is_box:
         tight = [tight_box(mask > 0) or map_boxes.NO_BOX for mask in maps]
         return np.asarray(tight, int)[:, None]
-    if rule == GRAPH_CUT:
-        return graph_cut_boxes(images, maps)[:, None]
+    if cut is not None:
+        return map_boxes.component_boxes(cut)[:, None]
     return map_boxes.grid_boxes(maps, rule, normalise=not contestant.is_mask)
+
+
+def _regions(
+    contestant: Contestant,
+    maps: Float[np.ndarray, "B S S"],
+    cut: Bool[np.ndarray, "B S S"] | None,
+    rule: str,
+) -> Iterator[Bool[np.ndarray, "B S S"]]:
+    """What a rule keeps of each map, one after the other for each alpha of its grid."""
+    if contestant.is_box:
+        yield maps > 0
+    elif cut is not None:
+        yield cut
+    else:
+        for alpha in map_boxes.ALPHAS[rule]:
+            alphas = np.full(len(maps), alpha)
+            yield map_boxes.binary_masks(
+                maps, rule, alphas, normalise=not contestant.is_mask
+            )
 
 
 def chosen_boxes(arrays: Arrays) -> tuple[Int[np.ndarray, "n 4"], np.ndarray]:
@@ -270,6 +302,7 @@ def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
     found["box_area"] = mean_figure(area)
     if "pixels" in arrays:
         found["pxap"] = _figure(arrays["pixels"], _pixel_precision(len(each)))
+        found["mask_iou"] = mean_figure(arrays["mask_iou"][each, chosen])
     if not scored.any():
         return found
     hit = arrays["hit"][each, chosen]
@@ -285,24 +318,17 @@ def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
         means["om"] = ~(hit & arrays["own_correct"])
     found |= {name: mean_figure(values[scored]) for name, values in means.items()}
     if "largest" in arrays:
-        best = lambda means: means.max(axis=1)
-        found["max_box_acc"] = _figure(arrays["largest"][scored], best)
+        found["max_box_acc"] = _figure(
+            arrays["largest"][scored], box_accuracy.best_shares
+        )
         found["max_box_acc_v2"] = _figure(
-            arrays["every"][scored], lambda means: best(means).mean(axis=1)
+            arrays["every"][scored],
+            lambda means: box_accuracy.best_shares(means).mean(axis=1),
         )
     labels = answers["label"][: len(each)][scored]
-    _, classes = np.unique(labels, return_inverse=True)
-    of_class = classes[:, None] == np.arange(classes.max() + 1)
-    points = arrays["points"][scored, None] & of_class
-    found["pointing"] = _figure(np.stack([points, of_class], axis=1), _class_mean)
+    by_class = pointing.by_class(arrays["points"][scored], labels)
+    found["pointing"] = _figure(by_class, pointing.class_mean)
     return found
-
-
-def _class_mean(means: Float[np.ndarray, "R 2 K"]) -> Float[np.ndarray, "R"]:
-    """The mean over the classes that a resample holds."""
-    hits, images = means[:, 0], means[:, 1]
-    shares = np.divide(hits, images, out=np.zeros_like(hits), where=images > 0)
-    return shares.sum(axis=1) / (images > 0).sum(axis=1)
 
 
 def _pixel_precision(

@@ -14,6 +14,7 @@ from saliency_jax import prng
 from saliency_jax.data import pipeline
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
+from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.comparison import costs
 from saliency_jax.evaluation.comparison.contestants import Contestant, maps_of
 from saliency_jax.evaluation.comparison.saved import Arrays
@@ -104,7 +105,6 @@ def mapped(
     same = contestant.image_size == size
     measured = shown if same else setting.batches(size, count)
     key, cost = setting.key("maps"), costs.Cost()
-    costs.forget_peak()
     bar = tqdm(total=count, disable=None, unit="image")
     bar.set_description(f"{contestant.title} {doing}".strip())
     with bar:
@@ -114,11 +114,10 @@ def mapped(
                 asked = setting.answers["predicted"][batch["place"]]
             given = setting.classifier, batch, jnp.asarray(asked), key, size
             valid = np.asarray(batch["valid"])
-            maps, cost = costs.call(cost, explain, *given, images=int(valid.sum()))
+            maps, cost = costs.call(cost, explain, *given, images=len(valid))
             own = contestant.own_classes and contestant.own_classes(batch)[valid]
             batch = batch if same else next(measured)
             bar.update(int(valid.sum()))
-            cost = cost._replace(peak_bytes=costs.peak_bytes())
             yield Mapped(without_padding(batch), maps[valid], cost, own)
 
 
@@ -176,6 +175,7 @@ def described(setting: Setting) -> dict[str, Any]:
     source = setting.source
     return {
         "data": source.name,
+        "content of the data": fingerprints.of_source(source),
         "split": source.split,
         "images in all": len(source),
         "size": setting.image_size,

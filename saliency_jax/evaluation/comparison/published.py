@@ -58,7 +58,7 @@ def published(
     found = {}
     for name, contestant in contestants.items():
         if contestant.kind == "masker":
-            figures = OF_MASKERS.get(contestant.origin[1])
+            figures = OF_MASKERS.get(contestant.trained_as)
         else:
             known = OF_METHODS if contestant.kind == "method" else OF_BASELINES
             figures = known.get(name.partition(":")[0])

@@ -8,7 +8,8 @@ import cv2
 
 from saliency_jax.data import sources
 from saliency_jax.data.sources import Source
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, unknown
+from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.classes import check_classes
 from saliency_jax.evaluation.comparison import catalogue, contestants, judged_pass
 from saliency_jax.evaluation.comparison.box_regressor import supervised
@@ -33,6 +34,7 @@ from saliency_jax.training import run_folder
 
 IMAGE_SIZE = 224  # of a classifier that does not say what it was trained at
 THREADS = 4
+REGRESSOR = "box_regressor"  # the name of its row
 
 
 class Request(NamedTuple):
@@ -56,7 +58,7 @@ class Request(NamedTuple):
     crop_classifier: str | None
     memoriser: str | None
     supervised: bool
-    sort: str
+    sort: str | None
     seed: int
 
 
@@ -70,18 +72,26 @@ def answer(request: Request) -> list[Path]:
       InputError: something that was named does not exist or does not fit the rest.
     """
     metrics = catalogue.chosen(request.metrics)
-    if request.sort not in metrics:
-        raise InputError(
-            f"--sort={request.sort} is no column: use one of {', '.join(metrics)}"
-        )
+    if request.memoriser is None:
+        if "random_labels" in request.metrics:
+            raise InputError(
+                "--metrics random_labels needs --memoriser, a classifier that was "
+                "taught random labels: train one with --config.data.random_labels=True"
+            )
+        metrics.pop("random_labels", None)
+    sort = request.sort or next(iter(metrics))
+    if sort not in metrics:
+        raise InputError(f"--sort={sort}: {unknown('column', sort, metrics)}")
     split = request.split or sources.evaluation_split(request.data, request.data_dir)
     source = sources.open_source(request.data, request.data_dir, split)
     loaded = load(request.classifier, "--classifier")
     size = request.image_size or loaded.image_size or IMAGE_SIZE
     check_fit(request.classifier, loaded, source, size)
+    trivial = contestants.trivial(size, request.seed)
     rows = contestants.methods(request.methods, size, request.batch_size)
-    rows |= contestants.maskers(load_beside(request.maskers, source, rows))
-    rows |= contestants.trivial(size, request.seed)
+    taken = {*rows, *trivial, REGRESSOR}
+    rows |= contestants.maskers(load_beside(request.maskers, source, taken))
+    rows |= trivial
     judge = Judge(loaded.path, loaded.classifier, size, loaded.step)
     if request.crop_classifier:
         judge = load_judge(request.crop_classifier, source, size)
@@ -106,11 +116,12 @@ def answer(request: Request) -> list[Path]:
         judges=judges,
         memoriser=load_memoriser(request.memoriser, loaded.classifier, size),
         out=Path(request.out),
+        commit=run_folder.environment()["commit"],
     )
     if request.supervised:
-        rows["box_regressor"] = supervised(with_answers(plan).setting)
+        rows[REGRESSOR] = supervised(with_answers(plan).setting)
     compared, gallery = compare(plan, rows, describe(request, plan))
-    return write(compared, gallery, request.sort, plan.out)
+    return write(compared, gallery, sort, plan.out)
 
 
 def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
@@ -153,15 +164,8 @@ def load_memoriser(
 
 
 def identity(named: str, loaded: Loaded) -> tuple[str, ...]:
-    """What a classifier's figures go back to: another one is measured again.
-
-    Of a weights file its size and time; of a function its name, which is all there is.
-    """
-    path = loaded.path
-    if path.is_file():
-        state = path.stat()
-        return named, str(state.st_size), str(state.st_mtime_ns)
-    return named, str(loaded.step)
+    """What a classifier's figures go back to: another one is measured again."""
+    return named, str(loaded.step), fingerprints.of_classifier(loaded.classifier)
 
 
 def describe(request: Request, plan: Plan) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def load(path: Path, settings: Mapping[str, Any]) -> Arrays | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         filed = json.loads(str(arrays.pop("settings")))
+        arrays.pop("commit", None)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print(f"{path} cannot be read ({error}): measured again", file=sys.stderr)
         return None
@@ -49,8 +50,22 @@ def load(path: Path, settings: Mapping[str, Any]) -> Arrays | None:
     return None
 
 
-def save(path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def commit_of(path: Path) -> str:
+    """The commit of the code that measured what a file holds; "" if it is not known."""
+    with np.load(path, allow_pickle=False) as file:
+        return str(file["commit"]) if "commit" in file else ""
+
+
+def save(
+    path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any], commit: str
+) -> None:
     """Writes what was measured, all of it or nothing.
+
+    Args:
+      path: of `path_of`.
+      settings: all that the arrays depend on, but the code.
+      arrays: what was measured.
+      commit: of the code.
 
     Raises:
       InputError: the file cannot be written.
@@ -59,7 +74,9 @@ def save(path: Path, settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            np.savez_compressed(file, settings=json.dumps(settings), **arrays)
+            np.savez_compressed(
+                file, settings=json.dumps(settings), commit=commit, **arrays
+            )
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

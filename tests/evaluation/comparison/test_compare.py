@@ -1,8 +1,8 @@
 """The conductor on painted images, whose figures follow from what was painted."""
 
-import json
 from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -214,16 +214,131 @@ def test_metrics_by_name_and_by_group():
 
 
 def test_alphas_never_see_the_boxes_that_they_score(tmp_path):
-    """Turning one image's box into a miss changes no alpha of its own half."""
+    """Whatever one half's boxes are, it is scored by the same alpha."""
     plan = compare.with_answers(plan_of(tmp_path))
     arrays = localisation_pass.measure(RED, plan.setting, plan.rule)
+    scored = np.flatnonzero(arrays["scored"])
     _, chosen = localisation_pass.chosen_boxes(arrays)
-    changed = dict(arrays, hit=arrays["hit"].copy())
-    changed["hit"][0] = False
-    _, again = localisation_pass.chosen_boxes(changed)
-    assert chosen[0] == again[0]
+    for half in (scored[::2], scored[1::2]):
+        changed = dict(arrays, hit=arrays["hit"].copy())
+        changed["hit"][half] = np.arange(arrays["hit"].shape[1]) == 3
+        _, again = localisation_pass.chosen_boxes(changed)
+        assert np.array_equal(again[half], chosen[half])
+        other = np.setdiff1d(scored, half)
+        assert (again[other] == 3).all()
 
 
-def test_what_is_filed_is_json(tmp_path):
-    compared, _ = compare.compare(plan_of(tmp_path), {"red": RED}, {"seed": 0})
-    assert json.loads(to_json(compared))
+def test_all_that_ask_again_with_the_baselines(tmp_path):
+    """What does not look at an image cannot be praised for its constant maps."""
+    rows = {"red": RED, **contestants.trivial(SIZE, 0)}
+    plan = plan_of(tmp_path, ("faithfulness",))
+    compared, _ = compare.compare(plan, rows, {})
+    measured = [name for name in plan.metrics if name not in catalogue.COSTS]
+    red = compared.rows["red"]
+    assert [name for name in red.figures if name in measured] == measured, red.note
+    with_maps = {n for n, r in compared.rows.items() if "max_sensitivity" in r.figures}
+    assert with_maps == {"red", "edges"}
+    assert "road" in compared.rows["whole_image"].figures
+    assert to_json(compared)
+
+
+def test_a_fault_in_a_method_costs_its_row_alone(tmp_path, capsys):
+    def fails(*asked):
+        raise ValueError("shapes do not fit")
+
+    rows = {"broken": RED._replace(title="broken", explain=fails), "red": RED}
+    compared, _ = compare.compare(plan_of(tmp_path), rows, {})
+    assert compared.rows["broken"].error == "ValueError: shapes do not fit"
+    assert "Traceback" in capsys.readouterr().err
+    assert figures_of(compared, "red")["gt_known"] == 1 / 4
+
+
+def test_maps_that_fail_for_the_predicted_class_leave_the_rest(tmp_path):
+    asked = []
+
+    def fails_later(classifier, batch, targets, key):
+        asked.append(targets)
+        maps = red_channel(classifier, batch, targets, key)
+        return maps * (np.nan if len(asked) > 3 else 1)
+
+    plan = plan_of(tmp_path, ("localisation", "insertion"))
+    rows = {"red": RED._replace(explain=fails_later)}
+    compared, _ = compare.compare(plan, rows, {})
+    assert figures_of(compared, "red")["gt_known"] == 1 / 4
+    assert "no maps: the maps of red are not finite" in compared.rows["red"].note
+
+
+def test_answers_that_are_not_finite_leave_the_rest(tmp_path):
+    """A classifier that has no answer to the mean colour."""
+
+    def breaks(images):
+        painted = logits(images)
+        return jnp.where(images.std((1, 2, 3))[:, None] < 1e-6, jnp.nan, painted)
+
+    plan = plan_of(tmp_path, ("localisation", "insertion", "deletion"))
+    classifier = Classifier.from_function(breaks)
+    plan = plan._replace(setting=plan.setting._replace(classifier=classifier))
+    compared, _ = compare.compare(plan, {"red": RED}, {})
+    red = figures_of(compared, "red")
+    assert "insertion" in red and "deletion" not in red
+    assert "no deletion: not finite" in compared.rows["red"].note
+    assert "deletion" not in compared.curves["red"]
+    assert to_json(compared)
+
+
+def test_other_data_of_the_same_name_are_measured_again(tmp_path):
+    compare.compare(plan_of(tmp_path), {"red": RED}, {})
+    plan = plan_of(tmp_path)
+    records = [paint([0, 0, 4, 4], 1, 1, [[8, 8, 16, 16]]) for _ in RECORDS]
+    setting = plan.setting._replace(source=source_of(records))
+    compared, _ = compare.compare(plan._replace(setting=setting), {"red": RED}, {})
+    assert figures_of(compared, "red")["gt_known"] == 1
+
+
+def test_a_row_says_which_code_measured_it(tmp_path):
+    compare.compare(plan_of(tmp_path, commit="0123456789"), {"red": RED}, {})
+    again, _ = compare.compare(plan_of(tmp_path, commit="abc"), {"red": RED}, {})
+    assert "localisation measured at commit 0123456" in again.rows["red"].note
+
+
+def test_padding_takes_its_time_and_one_batch_has_no_pace(tmp_path):
+    compared, _ = compare.compare(plan_of(tmp_path), {"red": RED}, {})
+    # Five images in batches of two: the first is left out, the sixth is padding.
+    assert compared.rows["red"].figures["images_per_second"].images == 4
+    plan = plan_of(tmp_path / "one")
+    plan = plan._replace(setting=plan.setting._replace(batch_size=5))
+    compared, _ = compare.compare(plan, {"red": RED}, {})
+    assert "images_per_second" not in compared.rows["red"].figures
+    assert "no images/s: one batch" in compared.rows["red"].note
+
+
+def test_exact_masks_have_a_curve_and_an_overlap(tmp_path):
+    records = []
+    for record, (x0, y0, x1, y1) in zip(
+        RECORDS[:2], ((2, 4, 10, 12), (2, 4, 10, 8)), strict=True
+    ):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[y0:y1, x0:x1] = 255
+        encoded = cv2.imencode(".png", mask)[1].tobytes()
+        records.append(record | {"object_mask": encoded})
+    plan = plan_of(tmp_path)
+    setting = plan.setting._replace(source=source_of(records), count=2)
+    compared, _ = compare.compare(plan._replace(setting=setting), {"red": RED}, {})
+    red = figures_of(compared, "red")
+    assert red["mask_iou"] == pytest.approx((1 + 1 / 2) / 2)
+    # Of 128 pixels in the two maps 96 are of the objects.
+    assert red["pxap"] == pytest.approx(96 / 128)
+
+
+def test_the_report_shows_some_images_whatever_the_rows(tmp_path):
+    rows = {f"red {i}": RED._replace(title=f"red {i}") for i in range(3)}
+    plan = plan_of(tmp_path)
+    records = [RECORDS[i % 5] for i in range(70)]
+    setting = plan.setting._replace(source=source_of(records), count=70, batch_size=35)
+    _, gallery = compare.compare(plan._replace(setting=setting), rows, {})
+    assert len(gallery.images) == 50
+    for name in rows:
+        assert 0 < len(gallery.best[name]) <= 2 and len(gallery.worst[name]) <= 2
+    without = [i for i, caption in enumerate(gallery.captions) if caption == "class 1"]
+    boxed = np.isfinite(gallery.scores["red 0"])
+    assert not boxed.all() and set(np.flatnonzero(~boxed)) <= set(without)

@@ -7,9 +7,11 @@ import pytest
 
 from saliency_jax import attribution
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation.comparison import contestants
+from saliency_jax.evaluation.comparison import contestants, faithfulness_pass
 from saliency_jax.evaluation.comparison.contestants import maps_of, trivial
+from saliency_jax.evaluation.comparison.passes import Setting
 from tests.attribution.small_network import SIZE, classifier, images
+from tests.painted import source_of
 
 KEY = jax.random.key(0)
 MODEL = classifier()
@@ -116,3 +118,29 @@ def test_maps_that_are_no_maps_are_refused():
         maps_of(nan, *given)
     small = row._replace(explain=lambda *asked: np.ones((2, 4, 4), np.float32))
     assert maps_of(small, *given).shape == (2, SIZE, SIZE)
+
+
+def test_masks_of_another_size_stay_masks():
+    """Interpolation leaves ones by a rounding error, which is no mask any more."""
+    ones = contestants.Contestant(
+        "ones", "masker", lambda *_: np.ones((1, 192, 192), np.float32), 192, True
+    )
+    batch = {"label": np.zeros(1, int)}
+    maps = maps_of(ones, MODEL, batch, batch["label"], KEY, 64)
+    assert maps.max() == 1 and maps.min() == 1
+
+
+def test_a_masker_is_asked_again_at_its_own_size():
+    shown = []
+
+    def explain(classifier, batch, targets, key):
+        shown.append(batch["image"].shape)
+        return np.asarray(batch["image"][..., 0], np.float32)
+
+    masker = contestants.Contestant("m", "masker", explain, 8, True, asks=False)
+    setting = Setting(MODEL, 16, source_of([]), 1, 1, 1, 0, {})
+    again = faithfulness_pass.explaining(masker, setting)
+    images = np.full((2, 16, 16, 3), 51, np.uint8)
+    maps = again(images, np.array([0, 1]))
+    assert shown == [(2, 8, 8, 3)] and maps.shape == (2, 16, 16)
+    np.testing.assert_allclose(maps, 0.2, rtol=1e-5)

@@ -13,18 +13,19 @@ SETTINGS = {"classifier": ["a", "1"], "size": 64, "alpha": 0.1}
 def test_a_round_trip(tmp_path):
     path = saved.path_of(tmp_path, "grad_cam", "localisation")
     assert saved.load(path, SETTINGS) is None
-    saved.save(path, SETTINGS, ARRAYS)
+    saved.save(path, SETTINGS, ARRAYS, "abc")
     again = saved.load(path, SETTINGS)
     assert again.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
         np.testing.assert_array_equal(again[name], values)
         assert again[name].dtype == values.dtype
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert saved.commit_of(path) == "abc"
 
 
 def test_another_question_is_measured_again(tmp_path, capsys):
     path = saved.path_of(tmp_path, "rise", "maps")
-    saved.save(path, SETTINGS, ARRAYS)
+    saved.save(path, SETTINGS, ARRAYS, "abc")
     assert saved.load(path, SETTINGS | {"size": 32, "seed": 1}) is None
     assert f"{path} is of another seed, size: measured again" in capsys.readouterr().err
 
@@ -32,7 +33,7 @@ def test_another_question_is_measured_again(tmp_path, capsys):
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", bytes])
 def test_a_damaged_file_is_measured_again(tmp_path, capsys, damage):
     path = saved.path_of(tmp_path, "rise", "maps")
-    saved.save(path, SETTINGS, ARRAYS)
+    saved.save(path, SETTINGS, ARRAYS, "abc")
     whole = path.read_bytes()
     path.write_bytes(damage(whole) if damage is not bytes else bytes(len(whole)))
     assert saved.load(path, SETTINGS) is None
@@ -50,4 +51,4 @@ def test_rows_of_any_name_have_files_of_their_own(tmp_path):
 def test_what_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "rows").write_text("a file")
     with pytest.raises(InputError, match="maps.npz cannot be written .*--out"):
-        saved.save(saved.path_of(tmp_path, "rise", "maps"), SETTINGS, ARRAYS)
+        saved.save(saved.path_of(tmp_path, "rise", "maps"), SETTINGS, ARRAYS, "abc")
