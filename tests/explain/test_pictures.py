@@ -40,8 +40,6 @@ def header_of_a_huge_png():
 
 
 def line_of_pixels():
-    import cv2
-
     return cv2.imencode(".png", np.zeros((1, 500, 3), np.uint8))[1].tobytes()
 
 
