@@ -133,7 +133,7 @@ def define_comparison_flags() -> None:
         "metrics",
         [],
         "Metrics or groups of them, comma-separated; the groups: localisation, maps, "
-        "faithfulness, sanity, cost.",
+        "faithfulness, sanity, robustness, cost.",
     )
     flags.DEFINE_enum("box", "value", RULES, "How a map becomes a box.")
     flags.DEFINE_enum(

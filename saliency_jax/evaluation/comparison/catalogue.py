@@ -7,6 +7,7 @@ from saliency_jax.evaluation.comparison import (
     crops_pass,
     faithfulness_pass,
     localisation_pass,
+    robustness_pass,
     sanity_pass,
 )
 from saliency_jax.report.comparison import Metric
@@ -37,6 +38,7 @@ PASSES = {
     "crops": crops_pass.METRICS,
     "faithfulness": faithfulness_pass.METRICS,
     "sanity": sanity_pass.METRICS,
+    "robustness": robustness_pass.METRICS,
     "cost": COSTS,
 }
 """The metrics of each pass."""

@@ -23,6 +23,7 @@ from saliency_jax.evaluation.comparison import (
     faithfulness_pass,
     judged_pass,
     localisation_pass,
+    robustness_pass,
     sanity_pass,
     saved,
 )
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
       memoriser: a classifier that was taught random labels, and what it goes back to.
       out: folder of all files.
       commit: of the code; "" if it is not known.
+      attacked: the images under attack, where they are wanted; filled in here.
     """
 
     setting: Setting
@@ -70,6 +72,7 @@ class Plan(NamedTuple):
     memoriser: tuple[Classifier | None, tuple[str, ...]]
     out: Path
     commit: str = ""
+    attacked: np.ndarray | None = None
 
     def needs(self, name: str) -> list[str]:
         """The metrics of a pass that are wanted."""
@@ -110,6 +113,9 @@ def compare(
         written.
     """
     plan = with_answers(plan)
+    if plan.needs("robustness"):
+        plan, success = under_attack(plan)
+        how = {**how, "attack_success": success}
     rows, measured = {}, {}
     for name, contestant in contestants.items():
         try:
@@ -148,6 +154,19 @@ def with_answers(plan: Plan) -> Plan:
     path = saved.path_of(plan.out, "classifier", "answers")
     answers = _kept(path, settings, lambda: classify(plan.setting), plan.commit)
     return plan._replace(setting=plan.setting._replace(answers=answers))
+
+
+def under_attack(plan: Plan) -> tuple[Plan, float]:
+    """The plan with the images under attack, and how often that succeeded."""
+    asked = min(plan.asked, plan.setting.count)
+    path = saved.path_of(plan.out, "classifier", "attack")
+    arrays = _kept(
+        path,
+        {"asked": asked} | _common(plan),
+        lambda: robustness_pass.attack(plan.setting, asked),
+        plan.commit,
+    )
+    return plan._replace(attacked=arrays["images"]), float(arrays["success"].mean())
 
 
 def _common(plan: Plan) -> dict[str, Any]:
@@ -228,12 +247,15 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
         notes.extend(f"no {n}: not finite" for n in found.keys() - finite.keys())
 
     faithful, sane = plan.needs("faithfulness"), plan.needs("sanity")
-    asks = (faithful or sane) and not contestant.knows_truth
+    attacked = plan.attacked if contestant.sees_images else None
+    asks = faithful or sane or attacked is not None
+    asks = asks and not contestant.knows_truth
     memoriser, memoriser_origin = plan.memoriser
     of_sanity = sanity_pass.measures(sane, contestant, setting, asked, memoriser)
     of_maps = faithfulness_pass.measures(faithful, contestant, setting, asked)
     steps = [1, bool(plan.needs("crops")), bool(plan.judges)]
-    steps += [1 + len(of_maps) + len(of_sanity)] if asks else []
+    again = 1 + len(of_maps) + len(of_sanity) + (attacked is not None)
+    steps += [again] if asks else []
     maps, curves = None, {}
     with tqdm(total=sum(steps), disable=None, unit="pass") as bar:
         bar.set_description(contestant.title)
@@ -278,6 +300,16 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
                 arrays = attempt(what, measure, asked=asked, **origin)
                 if arrays is not None:
                     add(sanity_pass.figures(what, arrays))
+            if attacked is not None:
+                robust = attempt(
+                    "robustness",
+                    lambda: robustness_pass.measure(
+                        contestant, setting, maps, attacked
+                    ),
+                    asked=asked,
+                )
+                if robust is not None:
+                    add(robustness_pass.figures(robust))
         if plan.judges:
             judged = attempt(
                 "judged",

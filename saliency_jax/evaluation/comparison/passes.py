@@ -1,7 +1,7 @@
 """How a contestant goes over the images, in batches, with its maps and their cost."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -125,6 +125,22 @@ def without_padding(batch: Batch) -> Batch:
     """The images of a batch that count."""
     valid = np.asarray(batch["valid"])
     return {name: np.asarray(values)[valid] for name, values in batch.items()}
+
+
+def in_equal_batches(
+    function: Callable[..., np.ndarray], batch_size: int, *per_image: np.ndarray
+) -> np.ndarray:
+    """What a function says of many images, in batches of one size.
+
+    Copies of the last image fill the last batch, so that there is one compilation.
+    """
+    count, parts = len(per_image[0]), []
+    size = min(batch_size, count)
+    for first in range(0, count, size):
+        chosen = np.minimum(np.arange(first, first + size), count - 1)
+        part = function(*(np.asarray(values)[chosen] for values in per_image))
+        parts.append(part[: count - first])
+    return np.concatenate(parts)
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> Arrays:

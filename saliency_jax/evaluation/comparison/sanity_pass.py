@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from saliency_jax.evaluation.comparison.contestants import Contestant
 from saliency_jax.evaluation.comparison.faithfulness_pass import explaining, images_of
 from saliency_jax.evaluation.comparison.localisation_pass import mean_figure
-from saliency_jax.evaluation.comparison.passes import Setting
+from saliency_jax.evaluation.comparison.passes import Setting, in_equal_batches
 from saliency_jax.evaluation.comparison.saved import Arrays
 from saliency_jax.evaluation.consistency import consistency
 from saliency_jax.evaluation.randomisation import (
@@ -127,7 +127,8 @@ def measures(
         classifier: Classifier, images: np.ndarray, targets: Classes
     ) -> Float[np.ndarray, "B S S"]:
         changed = setting._replace(classifier=classifier)
-        return _in_batches(explaining(contestant, changed), images, targets, setting)
+        again = explaining(contestant, changed)
+        return in_equal_batches(again, setting.batch_size, images, targets)
 
     def randomised(order: str) -> list[Mapping[str, np.ndarray]]:
         steps = parameter_randomisation(
@@ -169,7 +170,7 @@ def measures(
             images: np.ndarray, targets: Classes, key: Array
         ) -> Float[np.ndarray, "B S S"]:
             keyed = explaining(contestant, setting, key)
-            return _in_batches(keyed, images, targets, setting)
+            return in_equal_batches(keyed, setting.batch_size, images, targets)
 
         keys = jax.random.split(setting.key("consistency"), KEYS)
         images = images_of(setting, count)
@@ -187,21 +188,6 @@ def measures(
         for what, measure in every.items()
         if not set(wanted).isdisjoint(MEASURES[what])
     }
-
-
-def _in_batches(
-    explain: Callable[..., Float[np.ndarray, "B S S"]],
-    images: np.ndarray,
-    targets: Classes,
-    setting: Setting,
-) -> Float[np.ndarray, "B S S"]:
-    """Maps of many images, in batches of one size."""
-    size, parts = min(setting.batch_size, len(images)), []
-    for first in range(0, len(images), size):
-        chosen = np.minimum(np.arange(first, first + size), len(images) - 1)
-        maps = explain(images[chosen], np.asarray(targets)[chosen])
-        parts.append(maps[: len(images) - first])
-    return np.concatenate(parts)
 
 
 def figures(what: str, arrays: Arrays) -> dict[str, Figure]:

@@ -342,3 +342,27 @@ def test_the_report_shows_some_images_whatever_the_rows(tmp_path):
     without = [i for i, caption in enumerate(gallery.captions) if caption == "class 1"]
     boxed = np.isfinite(gallery.scores["red 0"])
     assert not boxed.all() and set(np.flatnonzero(~boxed)) <= set(without)
+
+
+def test_maps_under_attack(tmp_path):
+    """The attack moves the classifier; a map of the image's red barely follows."""
+    turned = RED._replace(
+        title="turned",
+        explain=lambda classifier, batch, targets, key: (
+            # As unlike as can be, as soon as an image is no longer in bytes.
+            red_channel(classifier, batch, targets, key)
+            * (1 if np.asarray(batch["image"]).dtype == np.uint8 else -1)
+        ),
+    )
+    rows = {"red": RED, "turned": turned, **contestants.trivial(SIZE, 0)}
+    plan = plan_of(tmp_path, ("robustness",))
+    weights = jax.random.normal(jax.random.key(0), (SIZE * SIZE * 3, 10))
+    weak = Classifier.from_function(lambda x: x.reshape(len(x), -1) @ weights)
+    plan = plan._replace(setting=plan.setting._replace(classifier=weak))
+    compared, _ = compare.compare(plan, rows, {"seed": 0})
+    assert compared.how == {"seed": 0, "attack_success": 1.0}
+    red, opposite = figures_of(compared, "red"), figures_of(compared, "turned")
+    assert red["attacked_rank"] > 0.3 and opposite["attacked_rank"] < -0.3
+    assert red["attacked_ssim"] > opposite["attacked_ssim"]
+    found = {n for n, row in compared.rows.items() if "attacked_rank" in row.figures}
+    assert found == {"red", "turned", "edges"}
