@@ -2,13 +2,16 @@
 
 The attack moves each image by little, so that the classifier no longer answers with the
 class that it predicted (Madry et al., arXiv 1706.06083). A row's map of that class is
-compared before and after: a person sees the same picture. (Ghorbani, Abid and Zou, arXiv
-1710.10547, attack the map itself; here it is the answer.)
+compared before and after: a person sees the same picture. (Ghorbani, Abid and Zou,
+arXiv 1710.10547, attack the map itself; here it is the answer.)
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from saliency_jax.evaluation.comparison.contestants import Contestant
 from saliency_jax.evaluation.comparison.faithfulness_pass import explaining, images_of
@@ -16,6 +19,7 @@ from saliency_jax.evaluation.comparison.localisation_pass import mean_figure
 from saliency_jax.evaluation.comparison.passes import Setting, in_equal_batches
 from saliency_jax.evaluation.comparison.saved import Arrays
 from saliency_jax.metrics.agreement import rank_correlation, structural_similarity
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.comparison import Figure, Metric
 from saliency_jax.synthesis.adversarial import pgd
 
@@ -64,10 +68,16 @@ def attack(setting: Setting, count: int) -> Arrays:
     images = in_equal_batches(
         of_batch, setting.batch_size, images_of(setting, count), predicted
     )
-    answers = in_equal_batches(
-        lambda x: np.asarray(setting.classifier(x)), setting.batch_size, images
-    )
-    return {"images": images, "success": answers.argmax(axis=1) != predicted}
+    answer = functools.partial(_predicted, setting.classifier)
+    answers = in_equal_batches(answer, setting.batch_size, images)
+    return {"images": images, "success": answers != predicted}
+
+
+@jax.jit
+def _predicted(
+    classifier: Classifier, images: Float[Array | np.ndarray, "B S S 3"]
+) -> Int[Array, "B"]:
+    return jnp.argmax(classifier(images), axis=-1)
 
 
 def measure(
