@@ -82,5 +82,5 @@ def region_and_box(
     normalise = not is_mask
     alphas = np.array([rule.alpha])
     region = binary_masks(maps, rule.name, alphas, normalise=normalise)
-    boxes = grid_boxes(maps, rule.name, alphas, normalise=normalise)
+    boxes = grid_boxes(maps, rule.name, [rule.alpha], normalise=normalise)
     return region[0], boxes[0, 0]

@@ -63,13 +63,14 @@ def redder(path, scale=3):
 
 def test_files_boxes_and_names_of_a_picture(tmp_path):
     pixels = redder(tmp_path / "quarters.png")
-    report = explain_pictures(plan(tmp_path), [tmp_path / "quarters.png"])
+    report = explain_pictures(plan(tmp_path, classes=3), [tmp_path / "quarters.png"])
     out = tmp_path / "out"
     assert json.loads((out / "explanations.json").read_text()) == report
     (entry,) = report["pictures"]
     assert entry["size"] == [144, 96] and entry["notes"] == []
-    red, green = entry["classes"]
-    assert (red["class"], red["name"]) == (0, "red") and green["name"] == "green"
+    red = entry["classes"][0]
+    (green,) = (one for one in entry["classes"] if one["name"] == "green")
+    assert (red["class"], red["name"]) == (0, "red") and green["class"] == 1
     logits = np.asarray(colours(pixels[None] / 255.0))[0]
     expected = np.exp(logits) / np.exp(logits).sum()
     assert red["probability"] == pytest.approx(expected[0], abs=1e-3)
@@ -172,9 +173,7 @@ def test_labels_from_a_file(tmp_path):
         command.read_labels(tmp_path / "none.txt")
 
 
-def test_the_command_with_a_run_a_masker_and_a_bad_picture(
-    casm_run, black_box_run, tmp_path
-):
+def test_the_command_with_a_run_a_masker_and_a_bad_picture(black_box_run, tmp_path):
     redder(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_text("hello")
     done = run_module(
@@ -182,7 +181,7 @@ def test_the_command_with_a_run_a_masker_and_a_bad_picture(
         str(tmp_path),
         f"--classifier={black_box_run}",
         "--methods=gradient,grad_cam",
-        f"--maskers={casm_run},{black_box_run}",
+        f"--maskers={black_box_run}",
         "--classes=2",
         f"--out={tmp_path / 'explained'}",
     )
@@ -190,11 +189,11 @@ def test_the_command_with_a_run_a_masker_and_a_bad_picture(
     assert re.search(r"left out: .*bad.jpg is damaged", done.stderr)
     assert re.search(r"good.png: \w+ 0\.\d\d, \w+ 0\.\d\d", done.stdout)
     report = json.loads((tmp_path / "explained" / "explanations.json").read_text())
-    columns = ["gradient", "grad_cam", "casm", "black_box"]
+    columns = ["gradient", "grad_cam", "black_box"]
     for entry in report["pictures"][0]["classes"]:
         assert list(entry["methods"]) == columns
     assert report["how"]["box"] == {"name": "quantile", "alpha": 1.0}
-    for files in entry["methods"]["casm"]["files"].values():
+    for files in entry["methods"]["black_box"]["files"].values():
         assert (tmp_path / "explained" / files).is_file()
 
 

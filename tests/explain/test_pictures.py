@@ -34,9 +34,13 @@ def test_unusual_pictures_are_read_and_told_of(kind, tmp_path):
 
 def header_of_a_huge_png():
     """A PNG that claims 50,000 x 50,000 pixels in a few bytes."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    check = struct.pack(">I", zlib.crc32(body))
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + check
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    size = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"\0" * 99)
 
 
 def line_of_pixels():

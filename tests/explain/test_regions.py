@@ -64,8 +64,10 @@ def test_a_constant_map_has_no_box():
 
 
 def test_a_graph_cut_follows_the_colours():
-    square = np.full((8, 8, 3), 200, np.uint8)
-    square[1:6, 2:7] = (10, 60, 10)
-    region, box = region_and_box(square, blob(), rule_of("graph_cut"), False)
+    square = np.full((24, 24, 3), 200, np.uint8)
+    square[4:16, 6:18] = (10, 60, 10)
+    rows, columns = np.indices((24, 24))
+    heat = np.exp(-((rows - 10) ** 2 + (columns - 12) ** 2) / 50.0).astype(np.float32)
+    region, box = region_and_box(square, heat, rule_of("graph_cut"), False)
     np.testing.assert_array_equal(region, square[..., 0] == 10)
-    assert box.tolist() == [1, 2, 6, 7]
+    assert box.tolist() == [4, 6, 16, 18]

@@ -172,7 +172,7 @@ def test_several_at_once_are_each_by_itself_whatever_the_batch_size():
 def test_units_of_a_layer_and_functions_of_the_logits():
     model = with_biases()
     options = {"image_size": SIZE, "steps": 20, "penalty": 0.0, "return_aux": True}
-    units = Unit(np.array([0, 3]), (2, 1), "tap_0")
+    units = Unit(np.array([0, 3]), (2, 1), "bn2")
     images, aux = class_image(model, units, **options)
     assert images.shape == (2, SIZE, SIZE, 3)
     assert np.all(aux["scores"][:, -1] > aux["scores"][:, 0])
