@@ -103,6 +103,16 @@ def _frequencies(size: tuple[int, int]) -> Float[np.ndarray, "H w"]:
 
 
 def _amplitudes(size: tuple[int, int]) -> Float[np.ndarray, "H w"]:
-    """Of each wave in a photograph, relative to that of the longest one."""
-    longest = 1 / max(size)
-    return (longest / np.maximum(_frequencies(size), longest)).astype(np.float32)
+    """Of each wave in a photograph.
+
+    Waves of unit variance then give pixels of unit variance (but for the scale of the
+    colours), so that a step is as large at any size.
+    """
+    weights = 1 / np.maximum(_frequencies(size), 1 / max(size))
+    # Every column but the first, and the last of an even width, stands for two.
+    times = np.full(weights.shape[1], 2.0)
+    times[0] = 1
+    if size[1] % 2 == 0:
+        times[-1] = 1
+    power = np.sum(times * weights**2) / np.prod(size)
+    return (weights / np.sqrt(power)).astype(np.float32)
