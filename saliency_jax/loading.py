@@ -16,6 +16,9 @@ from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder, start
 
+IMAGE_SIZE = 224
+"""Side in pixels where a classifier does not say at which it was trained."""
+
 
 class Loaded(NamedTuple):
     """A classifier and what is known of it besides.

@@ -29,7 +29,7 @@ from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
 from saliency_jax.explain.pictures import read_picture, shown
-from saliency_jax.loading import load
+from saliency_jax.loading import IMAGE_SIZE, load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.figures import save_png
@@ -113,7 +113,7 @@ def explain_files(
         trained = functools.partial(method, masker=load_masker(masker))
         functions[Path(masker).name] = trained
     loaded = load(classifier, "classifier")
-    model, size = loaded.classifier, image_size or loaded.image_size or 224
+    model, size = loaded.classifier, image_size or loaded.image_size or IMAGE_SIZE
     pictures = np.stack(
         [shown(read_picture(Path(name)).pixels, size, "centre")[0] for name in images]
     )

@@ -28,12 +28,11 @@ from saliency_jax.explain.explanations import (
     explain_pictures,
     masker_explainer,
 )
+from saliency_jax.explain.labels import read_labels
 from saliency_jax.explain.pictures import View, find_pictures
 from saliency_jax.explain.regions import rule_of
-from saliency_jax.loading import load
+from saliency_jax.loading import IMAGE_SIZE, load
 from saliency_jax.saliency import load_masker
-
-IMAGE_SIZE = 224  # of a classifier that does not say what it was trained at
 
 
 def define_flags() -> None:
@@ -135,30 +134,6 @@ def named_explainers(
         name: masker_explainer(load_masker(masker))
         for name, masker in zip(names, maskers, strict=True)
     }
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """The names of the classes from a file with a line for each.
-
-    A line may begin with a WordNet number, as ImageNet's own `LOC_synset_mapping.txt`
-    has it.
-
-    Raises:
-      InputError: it cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"--labels={path} cannot be read ({error}): expected a text file with the "
-            "name of a class on each line"
-        ) from error
-    names = []
-    for line in lines:
-        first, _, rest = line.strip().partition(" ")
-        is_number = len(first) == 9 and first[0] == "n" and first[1:].isdecimal()
-        names.append(rest if is_number and rest else line.strip())
-    return tuple(names)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from saliency_jax.errors import InputError
-from saliency_jax.explain import __main__ as command
 from saliency_jax.explain.explanations import (
     Explainer,
     Plan,
@@ -18,6 +17,7 @@ from saliency_jax.explain.explanations import (
     folder_names,
     slug,
 )
+from saliency_jax.explain.labels import read_labels
 from saliency_jax.explain.regions import rule_of
 from saliency_jax.models.classifier import Classifier
 from tests.commands import run_module
@@ -168,9 +168,9 @@ def test_what_does_not_fit_the_classifier_is_refused(changed, message, tmp_path)
 def test_labels_from_a_file(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("n01440764 tench, Tinca tinca\nnice dog\nn12 cat\n")
-    assert command.read_labels(path) == ("tench, Tinca tinca", "nice dog", "n12 cat")
+    assert read_labels(path) == ("tench, Tinca tinca", "nice dog", "n12 cat")
     with pytest.raises(InputError, match="--labels=.* cannot be read"):
-        command.read_labels(tmp_path / "none.txt")
+        read_labels(tmp_path / "none.txt")
 
 
 def test_the_command_with_a_run_a_masker_and_a_bad_picture(black_box_run, tmp_path):

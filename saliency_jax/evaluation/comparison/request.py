@@ -18,7 +18,7 @@ from saliency_jax.evaluation.comparison.localisation_pass import CONTOURS, BoxRu
 from saliency_jax.evaluation.comparison.passes import Setting
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
 from saliency_jax.evaluation.runs import load_beside
-from saliency_jax.loading import Loaded, load
+from saliency_jax.loading import IMAGE_SIZE, Loaded, load
 from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.comparison import Comparison, Gallery, to_json
@@ -32,7 +32,6 @@ from saliency_jax.report.html.page import build_page
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder
 
-IMAGE_SIZE = 224  # of a classifier that does not say what it was trained at
 THREADS = 4
 REGRESSOR = "box_regressor"  # the name of its row
 

@@ -1,0 +1,239 @@
+r"""Attacks classifiers, and tries what was made against one on all of them.
+
+    python -m saliency_jax.synthesis attack --data imagenet_loc --data_dir data \
+        --classifiers mobilenet_v2=mobilenet_v2.safetensors,squeezenet1_1=squeeze.pth \
+        --epsilons 1,4 --out attacks
+
+Writes to `--out` `attacks.json`: for every radius (in steps of 1/255) a matrix of the
+share of its right answers that each classifier loses to examples made against each, with
+95 % intervals; the diagonal is the attack's own success rate. `attacks.png` shows the
+first images, what was added to them, and what the classifier then says. All classifiers
+are shown images of one size. See `saliency_jax.synthesis.adversarial`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from saliency_jax.data import pipeline, sources
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.comparison.request import check_fit
+from saliency_jax.evaluation.names import short_names
+from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.models.classifier import Classifier
+from saliency_jax.report.figures import as_uint8, join, save_png, with_header
+from saliency_jax.report.files import make_folder, write_json
+from saliency_jax.report.table import format_per_cent, format_table
+from saliency_jax.synthesis.adversarial import fgsm, pgd
+from saliency_jax.synthesis.transfer import Attack, rates, try_on_all
+from saliency_jax.training import run_folder
+
+STEP = 1 / 255
+SHOWN = 4  # images in the picture
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_list(
+        "classifiers",
+        [],
+        "Runs, NETWORK=WEIGHTS_FILE, or package.module:function, comma-separated.",
+    )
+    flags.DEFINE_string("data", None, "Data set.")
+    flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
+    flags.DEFINE_string("split", None, "By default validation, or else test.")
+    flags.DEFINE_enum("attack", "fgsm", ("fgsm", "pgd", "pgd_l2"), "Which attack.")
+    flags.DEFINE_list(
+        "epsilons", ["1", "4"], "Radii in steps of 1/255, comma-separated."
+    )
+    flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
+    flags.DEFINE_integer(
+        "image_size", None, "Side in pixels; by default the first run's, or 224.", 16
+    )
+    flags.DEFINE_integer("batch_size", 16, "Images at once.", 1)
+    flags.DEFINE_integer("seed", 0, "Of random starts.")
+    flags.DEFINE_string("out", "attacks", "Folder for the results.")
+
+
+def main(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: this command takes flags")
+    if not (values.classifiers and values.data):
+        raise InputError("attack needs --classifiers and --data")
+    attack_data(
+        values.classifiers,
+        values.data,
+        data_dir=values.data_dir,
+        split=values.split,
+        attack=values.attack,
+        epsilons=values.epsilons,
+        limit=values.limit,
+        image_size=values.image_size,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        out=values.out,
+    )
+
+
+def attack_data(
+    classifiers: Sequence[str],
+    data: str,
+    *,
+    data_dir: str = "data",
+    split: str | None = None,
+    attack: str = "fgsm",
+    epsilons: Sequence[str] = ("1", "4"),
+    limit: int | None = None,
+    image_size: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    out: str | Path = "attacks",
+) -> dict[str, Any]:
+    """Writes what attacks do; the arguments are the command's flags.
+
+    Returns:
+      What `attacks.json` holds.
+
+    Raises:
+      InputError: for anything that is not there, or does not fit.
+    """
+    radii = {text: STEP * radius(text) for text in epsilons}
+    source = sources.open_source(
+        data, data_dir, split or sources.evaluation_split(data, data_dir)
+    )
+    loaded = {named: load(named, "--classifiers") for named in classifiers}
+    sizes = [one.image_size for one in loaded.values() if one.image_size]
+    size = image_size or (sizes[0] if sizes else IMAGE_SIZE)
+    for named, one in loaded.items():
+        check_fit(named, one, source, size)
+    names = short_names([one.path for one in loaded.values()])
+    models = [one.classifier for one in loaded.values()]
+    out = Path(out)
+    make_folder(out)
+
+    count = min(limit or len(source), len(source))
+    right: list[np.ndarray] = []
+    fooled: dict[str, list[np.ndarray]] = {text: [] for text in radii}
+    shown: list[UInt8[np.ndarray, "P Q 3"]] = []
+    batches = pipeline.eval_batches(
+        source, batch_size=min(batch_size, count), image_size=size, limit=count
+    )
+    with tqdm(total=count * len(radii), unit="image", disable=None) as bar:
+        for number, batch in enumerate(batches):
+            valid = batch["valid"]
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            for text, epsilon in radii.items():
+                found = try_on_all(
+                    models,
+                    batch["image"],
+                    batch["label"],
+                    attacking(attack, epsilon, key),
+                )
+                fooled[text].append(found.fooled[..., valid])
+                if number == 0:
+                    some = batch["image"][:SHOWN], found.attacked[0, :SHOWN]
+                    shown.append(_drawn(models[0], *some, source.class_names, text))
+                bar.update(int(valid.sum()))
+            right.append(found.right[:, valid])
+    had = np.concatenate(right, axis=1)
+    tables = {
+        text: rates(names, had, np.concatenate(parts, axis=2))
+        for text, parts in fooled.items()
+    }
+    results = {
+        "how": {
+            **run_folder.environment(),
+            "classifiers": list(classifiers),
+            "data": source.name,
+            "split": source.split,
+            "images": count,
+            "image_size": size,
+            "attack": attack,
+            "seed": seed,
+        },
+        "accuracy": dict(zip(names, had.mean(axis=1).tolist(), strict=True)),
+        "fooled": tables,
+    }
+    write_json(out / "attacks.json", results)
+    save_png(out / "attacks.png", join(shown, axis=0))
+    print(describe(tables, attack))
+    print(f"{out / 'attacks.json'}, {out / 'attacks.png'}")
+    return results
+
+
+def radius(text: str) -> float:
+    """A radius that a user names, in steps of 1/255.
+
+    Raises:
+      InputError: it is no number above 0.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise InputError(
+            f"--epsilons: {text!r} is no radius: expected a number above 0, in steps "
+            "of 1/255"
+        )
+    return number
+
+
+def attacking(name: str, epsilon: float, key: jax.Array) -> Attack:
+    """The attack of a name, away from the labels."""
+    if name == "fgsm":
+        return functools.partial(fgsm, epsilon=epsilon)
+    norm = "l2" if name == "pgd_l2" else "linf"
+    return functools.partial(pgd, epsilon=epsilon, norm=norm, key=key)
+
+
+def describe(tables: Mapping[str, Any], attack: str) -> str:
+    """Returns the matrices as text."""
+    parts = []
+    for text, table in tables.items():
+        header = [f"{attack}, {text}/255: made against", *table]
+        body = [
+            [
+                made,
+                *(
+                    "-"
+                    if of["share"] is None
+                    else format_per_cent(of["share"], of["interval"])
+                    for of in of_made.values()
+                ),
+            ]
+            for made, of_made in table.items()
+        ]
+        parts.append(format_table(header, body))
+    note = "per cent of its right answers that each column's classifier loses"
+    return "\n\n".join((*parts, note))
+
+
+def _drawn(
+    classifier: Classifier,
+    images: UInt8[np.ndarray, "B H W 3"],
+    attacked: Float[np.ndarray, "B H W 3"],
+    names: Sequence[str],
+    text: str,
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """A row for each image: as it is, what was added, the sum, and its two classes."""
+    before, after = (
+        np.asarray(classifier(x)).argmax(axis=1) for x in (images, attacked)
+    )
+    moves = attacked - images / np.float32(255)
+    grey = 0.5 + moves / (2 * np.abs(moves).max(initial=1e-12))
+    rows = []
+    for place, image in enumerate(images):
+        cells = [image, as_uint8(grey[place : place + 1])[0]]
+        cells.append(as_uint8(attacked[place : place + 1])[0])
+        captions = [names[before[place]], f"{text}/255, amplified", names[after[place]]]
+        rows.append(with_header(join(cells, axis=1), captions))
+    return join(rows, axis=0)

@@ -1,0 +1,165 @@
+r"""Makes the image that a classifier holds most of each of some classes.
+
+    python -m saliency_jax.synthesis class_images --classes 1,130,281 \
+        --classifier mobilenet_v2=mobilenet_v2_tf.safetensors --out class_images
+
+Writes to `--out` a PNG file for each class, all of them in `class_images.png`, and
+`class_images.json` with the score of every step and the probability at the end.
+`--variant paper` is the method as it was published, on the logit; `--output
+probability` shows why not on the probability. `--layer` makes the images of channels of
+a layer instead, whose numbers are `--classes`. See
+`saliency_jax.synthesis.class_image`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from absl import flags
+
+from saliency_jax.attribution.layers import Unit
+from saliency_jax.attribution.scores import probabilities
+from saliency_jax.errors import InputError, unknown
+from saliency_jax.explain.explanations import slug
+from saliency_jax.explain.labels import read_labels
+from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.report.figures import as_uint8, join, save_png, with_header
+from saliency_jax.report.files import make_folder, write_json
+from saliency_jax.synthesis.class_image import LEGIBLE, Output, class_image
+from saliency_jax.training import run_folder
+
+VARIANTS: dict[str, dict[str, Any]] = {"legible": LEGIBLE, "paper": {}}
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string(
+        "classifier", None, "A run, NETWORK=WEIGHTS_FILE, or package.module:function."
+    )
+    flags.DEFINE_list("classes", [], "Numbers or names of classes, comma-separated.")
+    flags.DEFINE_string(
+        "layer", None, "Layer whose channels --classes are; by default the classes."
+    )
+    flags.DEFINE_string(
+        "labels", None, "File with the name of each class on a line of its own."
+    )
+    flags.DEFINE_enum("variant", "legible", VARIANTS, "Options that go together.")
+    flags.DEFINE_enum("output", "logit", get_args(Output), "What climbs.")
+    flags.DEFINE_integer("steps", None, "By default those of the variant.", 1)
+    flags.DEFINE_integer(
+        "image_size", None, "Side in pixels; by default the run's own, or 224.", 16
+    )
+    flags.DEFINE_integer("batch_size", 8, "Images at once.", 1)
+    flags.DEFINE_integer("seed", 0, "Of the jitter.")
+    flags.DEFINE_string("out", "class_images", "Folder for the results.")
+
+
+def main(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: this command takes flags")
+    if not (values.classifier and values.classes):
+        raise InputError("class_images needs --classifier and --classes")
+    options = dict(VARIANTS[values.variant])
+    if values.steps:
+        options["steps"] = values.steps
+    make_class_images(
+        values.classifier,
+        values.classes,
+        layer=values.layer,
+        labels=values.labels,
+        output=values.output,
+        image_size=values.image_size,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        out=values.out,
+        **options,
+    )
+
+
+def make_class_images(
+    classifier: str,
+    classes: Sequence[str],
+    *,
+    layer: str | None = None,
+    labels: str | None = None,
+    output: Output = "logit",
+    image_size: int | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    out: str | Path = "class_images",
+    **options: Any,
+) -> dict[str, Any]:
+    """Writes class images; the arguments are the command's flags.
+
+    Returns:
+      What `class_images.json` holds.
+
+    Raises:
+      InputError: for anything that is not there, or does not fit.
+    """
+    loaded = load(classifier, "--classifier")
+    model, size = loaded.classifier, image_size or loaded.image_size or IMAGE_SIZE
+    names = read_labels(Path(labels)) if labels else model.labels
+    numbers = np.array([class_number(text, () if layer else names) for text in classes])
+    targets = Unit(numbers, layer=layer) if layer else numbers
+    out = Path(out)
+    make_folder(out)
+    images, aux = class_image(
+        model,
+        targets,
+        key=jax.random.key(seed),
+        batch_size=batch_size,
+        image_size=size,
+        output=output,
+        progress=True,
+        return_aux=True,
+        **options,
+    )
+    certain = np.asarray(jax.jit(probabilities)(model, images))
+    pictures, entries = as_uint8(np.asarray(images)), []
+    for place, number in enumerate(numbers):
+        kind = f"{layer} channel" if layer else "class"
+        name = names[number] if names and not layer else f"{kind} {number}"
+        file = f"{number}_{slug(name)}.png"
+        save_png(out / file, pictures[place])
+        probability = None if layer else float(certain[place, number])
+        entries.append(
+            {
+                "number": int(number),
+                "name": name,
+                "file": file,
+                "probability": probability,
+                "scores": [float(score) for score in aux["scores"][place]],
+            }
+        )
+    captions = [
+        entry["name"] + ("" if layer else f" {entry['probability']:.2f}")
+        for entry in entries
+    ]
+    save_png(out / "class_images.png", with_header(join(pictures, axis=1), captions))
+    how = {**run_folder.environment(), "classifier": classifier, "image_size": size}
+    how |= {"output": output, "seed": seed, "options": options}
+    results = {"how": how, "images": entries}
+    write_json(out / "class_images.json", results)
+    print(f"{out / 'class_images.png'}, {out / 'class_images.json'}")
+    return results
+
+
+def class_number(text: str, names: Sequence[str]) -> int:
+    """The number of a class that a user names by its number or its name.
+
+    Raises:
+      InputError: there is no class of that name.
+    """
+    if text.isdecimal():
+        return int(text)
+    if text in names:
+        return list(names).index(text)
+    raise InputError(
+        f"--classes: {unknown('class', text, names)}"
+        if names
+        else f"--classes: {text!r} is no number, and no names are known: see --labels"
+    )
