@@ -87,7 +87,8 @@ def test_geometry_of_the_authors_code(size, width, discriminator_width, coarsest
 
 def test_a_generator_is_a_pytree_with_images_in_the_unit_range():
     networks, _ = shapes_of(16, 2, 2)
-    variables = init_generator(*networks, jax.random.key(1))
+    init = jax.jit(lambda key: init_generator(*networks, key))
+    variables = init(jax.random.key(1))
     generator = Generator(variables["generator"], variables["discriminator"], *networks)
     images = jax.jit(lambda g, z: g(50 * z))(
         generator, draw_latents(jax.random.key(2), 4, 100)

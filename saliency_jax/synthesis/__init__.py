@@ -1,0 +1,1 @@
+"""Images that are made to ask a classifier something."""
