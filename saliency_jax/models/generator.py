@@ -16,6 +16,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, Num
 
 from saliency_jax.errors import InputError
@@ -187,9 +188,9 @@ class Generator:
         """Returns the images of latent points, in [0, 1]."""
         return from_signed(self.module.apply(self.variables, latents, False))
 
-    def realism(self, images: Num[Array, "B S S 3"]) -> Float[Array, "B"]:
+    def realism(self, images: Num[Array | np.ndarray, "B S S 3"]) -> Float[Array, "B"]:
         """Returns the discriminator's logits of images, `uint8` or in [0, 1]."""
-        signed = to_signed(images)
+        signed = to_signed(jnp.asarray(images))
         return self.discriminator.apply(self.discriminator_variables, signed, False)
 
     def samples(self, key: Key[Array, ""], count: int) -> Float[Array, "B S S 3"]:

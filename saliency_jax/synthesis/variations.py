@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from saliency_jax.attribution.asking import (
     GivenImages,
+    GivenTargets,
     LogitsFn,
     ask,
     check_at_least,
@@ -120,7 +121,7 @@ def acceptable_variations(
     generator: Generator,
     images: GivenImages,
     regions: GivenRegions,
-    targets: int | Int[Array | np.ndarray, "..."] | None = None,
+    targets: GivenTargets = None,
     *,
     restarts: int = 64,
     options: SearchOptions | None = None,
@@ -134,7 +135,8 @@ def acceptable_variations(
       generator: see `loading.load_generator`; of images of this size.
       images: `[B, H, W, 3]`, `uint8` or floats in [0, 1].
       regions: see `GivenRegions`; from a map, see `salient_regions`.
-      targets: the class of each image, or one for all; None: the predicted one.
+      targets: the class of each image, or one for all; None: the predicted one. The
+        share is of the variations that are called so.
       restarts: R, variations of each image.
       options: None: see `published_options`.
       key: of the starts; that of a start depends on its number alone.
