@@ -190,7 +190,7 @@ class Generator:
 
     def realism(self, images: Num[Array | np.ndarray, "B S S 3"]) -> Float[Array, "B"]:
         """Returns the discriminator's logits of images, `uint8` or in [0, 1]."""
-        signed = to_signed(jnp.asarray(images))
+        signed = to_signed(images)
         return self.discriminator.apply(self.discriminator_variables, signed, False)
 
     def samples(self, key: Key[Array, ""], count: int) -> Float[Array, "B S S 3"]:
@@ -236,9 +236,9 @@ def draw_latents(key: Key[Array, ""], count: int, size: int) -> Float[Array, "B 
     return jax.random.uniform(key, (count, size), minval=-1.0, maxval=1.0)
 
 
-def to_signed(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
+def to_signed(images: Num[Array | np.ndarray, "*B H W C"]) -> Float[Array, "*B H W C"]:
     """Images, `uint8` or in [0, 1], in the range of tanh, [-1, 1]."""
-    return 2.0 * to_float(images).astype(jnp.float32) - 1.0
+    return 2.0 * to_float(jnp.asarray(images)).astype(jnp.float32) - 1.0
 
 
 def from_signed(signed: Float[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
