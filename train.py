@@ -1,4 +1,4 @@
-r"""Trains a classifier, CASM's classifier and masker, or a black box's masker.
+r"""Trains a classifier, CASM's two networks, a black box's masker, or a generator.
 
     python train.py --config configs/classifier_shapes.py \
         --workdir runs/classifier_shapes
@@ -6,6 +6,7 @@ r"""Trains a classifier, CASM's classifier and masker, or a black box's masker.
         --config.classifier.init=runs/classifier_shapes
     python train.py --config configs/black_box_shapes.py --workdir runs/black_box \
         --config.classifier.init=runs/classifier_shapes
+    python train.py --config configs/generator_shapes.py --workdir runs/generator
 
 Flags override any config value. A workdir that holds a checkpoint is resumed.
 """
@@ -26,12 +27,14 @@ from saliency_jax import prng
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.report.figures import picture_strip
+from saliency_jax.report.generated import image_sheet
 from saliency_jax.training import (
     black_box_stage,
     casm_stage,
     classifier_stage,
     encoder,
     evaluators,
+    generator_stage,
     run_folder,
     sharding,
     start,
@@ -45,9 +48,11 @@ STAGES = {
     "classifier": classifier_stage.create_stage,
     "casm": casm_stage.create_stage,
     "black_box": black_box_stage.create_stage,
+    "generator": generator_stage.create_stage,
 }
 FIELDS = ("image", "label", "present")  # of a batch, that steps read
 STRIP_IMAGES = 8
+SAMPLES = 64  # of a generator, in a picture
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, such as configs/casm_shapes.py:smoke."
@@ -70,8 +75,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     # Set-up                                                                   #
     ############################################################################
     source = sources.open_source(config.data.name, config.data.data_dir, "train")
-    run_folder.place_own_network(config)
-    known = start.known_network(config, workdir)
+    known = run_folder.NOTHING_KNOWN
+    if config.stage != "generator":  # which has no classifier
+        run_folder.place_own_network(config)
+        known = start.known_network(config, workdir)
     run_folder.resolve(config, source.num_classes, known)
     if config.stage == "black_box":
         encoder.resolve_encoder(config, workdir)
@@ -135,7 +142,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ############################################################################
     # Jitted functions                                                         #
     ############################################################################
-    has_masker = state.masker is not None
+    is_classifier = config.stage == "classifier"
+    is_generator = config.stage == "generator"
     train_step = jax.jit(
         stage.step,
         donate_argnums=0,
@@ -146,10 +154,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
     )
     jitted_predict = jax.jit(lambda model, *batch: model.predict(*batch))
     jitted_classify = jax.jit(lambda model, images: model(images))
+    jitted_samples = jax.jit(lambda model, key: model.samples(key, SAMPLES))
 
     def evaluate(state: TrainState, batches: Iterator) -> dict[str, float]:
         model = stage.model(state)
-        if not has_masker:
+        if is_classifier:
             return evaluators.classification(
                 lambda images: jitted_classify(model, jax.device_put(images, by_batch)),
                 batches,
@@ -161,6 +170,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
         )
 
     def picture(state: TrainState, batch: Batch) -> np.ndarray:
+        if is_generator:  # of the same latent points each time
+            key = prng.stream_key(jax.random.key(config.seed), "samples")
+            return image_sheet(np.asarray(jitted_samples(stage.model(state), key)))
         images, labels = batch["image"], batch["label"]
         masks, _ = jitted_predict(stage.model(state), images, labels)
         return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
@@ -207,8 +219,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
             is_end, is_start = step == config.total_steps, step == first_step
             paused_at = time.perf_counter()
             judged = phase.is_judged and not is_start
-            if judged and has_masker and step % config.log.picture_every == 0:
-                writer.picture(step, "strip", picture(state, strip))
+            if judged and not is_classifier and step % config.log.picture_every == 0:
+                name = "samples" if is_generator else "strip"
+                writer.picture(step, name, picture(state, strip))
             if judged and len(held_out):
                 if is_end or step % config.log.evaluate_every == 0:
                     scores = evaluate(state, eval_batches(held_out))
@@ -275,7 +288,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     # The end                                                                  #
     ############################################################################
     data.close()
-    if not has_masker:
+    if is_classifier:
         split = sources.find_evaluation_split(config.data.name, config.data.data_dir)
         if split is None:
             print(f"{config.data.name} has no split validation or test to be scored on")
@@ -302,6 +315,10 @@ def report_progress(
         "kept_accuracy",
         "removed_accuracy",
         "mask_mean",
+        "discriminator_loss",
+        "generator_loss",
+        "real_probability",
+        "fake_probability",
     )
     shown = {name: values[name] for name in names if name in values}
     line = evaluators.one_line(shown)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
 from saliency_jax.objectives import black_box, casm
+from saliency_jax.objectives.generator import REAL_LABEL
 from saliency_jax.removal import RemovalOptions
 
 
@@ -210,6 +211,47 @@ def black_box_config(arg: str, forms: tuple[str, ...] = ("smoke",)) -> ConfigDic
     return config
 
 
+def generator_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> ConfigDict:
+    """The stage `generator`: a DCGAN, with the constants of Thakur and Fischmeister.
+
+    Args:
+      arg: what stands behind the colon of `--config`.
+      forms: the smaller forms of the experiment that `arg` may ask for.
+
+    Raises:
+      InputError: for a word that is none of `forms`.
+    """
+    config = classifier_config(arg, forms)
+    config.stage = "generator"
+    optimiser = ConfigDict(config.classifier.optimiser.to_dict())
+    del config.classifier, config.model, config.data.mean, config.data.std
+    config.data.batch_size = 64
+    config.data.holdout = 0  # there is no score to choose a best checkpoint by
+
+    del optimiser.momentum
+    optimiser.name = "adam"
+    optimiser.learning_rate = 2e-4
+    optimiser.beta1 = 0.5
+    optimiser.weight_decay = 0.0
+    optimiser.schedule = "constant"
+    config.generator = ConfigDict(
+        {
+            "latent_size": 100,
+            "width": 128,  # channels of the last map; 448 in the code for 224 pixels
+            "optimiser": optimiser.to_dict(),
+        }
+    )
+    config.discriminator = ConfigDict(
+        {
+            "width": 64,  # channels of the first map; 56 in the code for 224 pixels
+            "real_label": REAL_LABEL,
+            "optimiser": optimiser.to_dict(),
+        }
+    )
+    config.log.picture_every = 500
+    return config
+
+
 def _choose(arg: str, kinds: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Sorts the words of a config's argument by their kinds.
 
@@ -236,16 +278,21 @@ def shrink(config: ConfigDict) -> None:
     config.total_steps = 6
     config.data.batch_size = 8
     config.data.image_size = 32
-    config.data.holdout = 16
     config.data.num_threads = 1
+    config.checkpoint.every = 3
+    config.log.every = 2
+    config.log.evaluate_every = 3
+    if config.stage == "generator":
+        config.log.picture_every = 3
+        config.generator.width = config.discriminator.width = 4
+        config.generator.latent_size = 8
+        return
+    config.data.holdout = 16
     config.classifier.network = "resnet10"
     config.classifier.width = 8
     config.classifier.stem = "small_stride2"
     if config.stage != "black_box":
         config.classifier.optimiser.warmup_steps = 0
-    config.checkpoint.every = 3
-    config.log.every = 2
-    config.log.evaluate_every = 3
     if config.stage == "casm":
         config.log.picture_every = 3
         config.casm.pool_slots = 3

@@ -1,7 +1,9 @@
-"""A trained classifier by the name that a user gives it."""
+"""A trained classifier, or a generator, by the name that a user gives it."""
 
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.black_box import own_black_box
@@ -11,10 +13,12 @@ from saliency_jax.models.create import (
     create_classifier,
     find_backbone,
 )
+from saliency_jax.models.generator import Generator, create_generator, init_generator
 from saliency_jax.models.weights import count_classes, load_weights, read_weights
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder, start
+from saliency_jax.training.checkpoints import restore_networks
 
 IMAGE_SIZE = 224
 """Side in pixels where a classifier does not say at which it was trained."""
@@ -80,6 +84,35 @@ def load(named: str, role: str) -> Loaded:
         f"{role} {named} does not exist: name the workdir of a run, NETWORK=FILE, such "
         "as mobilenet_v2=mobilenet_v2_tf.safetensors, or package.module:function"
     )
+
+
+def load_generator(workdir: str | Path, checkpoint: str | int = "last") -> Generator:
+    """Loads the generator of a run of the stage `generator`, with its discriminator.
+
+    Args:
+      workdir: the folder that `train.py` wrote.
+      checkpoint: "last", or the step of a kept checkpoint.
+
+    Raises:
+      InputError: the folder is no such run, or has no such checkpoint.
+    """
+    config = read_run_config(workdir, any_stage=True)
+    if config["stage"] != "generator":
+        raise InputError(
+            f"{workdir} is a run of stage {config['stage']!r} and has no generator: "
+            "train one with a config of stage generator, such as "
+            "configs/generator_shapes.py"
+        )
+    networks = create_generator(
+        config["data"]["image_size"],
+        width=config["generator"]["width"],
+        latent_size=config["generator"]["latent_size"],
+        discriminator_width=config["discriminator"]["width"],
+    )
+    init = lambda key: init_generator(*networks, key)
+    like = jax.eval_shape(init, jax.random.key(0))
+    variables = restore_networks(Path(workdir), checkpoint, like)[0]
+    return Generator(variables["generator"], variables["discriminator"], *networks)
 
 
 def _of_run(workdir: Path) -> Loaded:

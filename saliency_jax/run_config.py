@@ -7,11 +7,15 @@ from typing import Any
 from saliency_jax.errors import InputError
 
 
-def read_run_config(workdir: str | Path) -> dict[str, Any]:
+def read_run_config(workdir: str | Path, *, any_stage: bool = False) -> dict[str, Any]:
     """Reads the resolved config that `train.py` left beside a run, of any version.
 
+    Args:
+      workdir: of the run.
+      any_stage: whether it may be of the stage generator, which has no classifier.
+
     Raises:
-      InputError: when the folder is not a run.
+      InputError: when the folder is not a run, or one without a classifier.
     """
     path = Path(workdir) / "config.json"
     try:
@@ -23,10 +27,18 @@ def read_run_config(workdir: str | Path) -> dict[str, Any]:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    sections = {"stage", "data", "classifier"}
-    if not isinstance(config, dict) or not sections <= config.keys():
+    has_stage = isinstance(config, dict) and {"stage", "data"} <= config.keys()
+    is_generator = has_stage and config["stage"] == "generator"
+    if not has_stage or not (is_generator or "classifier" in config):
         raise InputError(f"{path} is damaged: it is no config of a run")
-    return _as_now(config)
+    if not is_generator:
+        return _as_now(config)
+    if not any_stage:
+        raise InputError(
+            f"{workdir} is a run of stage 'generator', which has neither a classifier "
+            "nor a masker: name a run of stage classifier, casm or black_box"
+        )
+    return config
 
 
 def _as_now(config: dict[str, Any]) -> dict[str, Any]:

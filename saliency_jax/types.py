@@ -6,7 +6,7 @@ Axis letters, the same in every signature of the package:
     C  feature channels           h w  height and width of a feature map
     K  classes                    N    boxes of one image (padded in a batch)
     P  slots of a classifier pool           I    edited images in a chunk
-    D  channels of a layer
+    D  channels of a layer                  Z    numbers of a latent point
 
 Conventions at every public boundary:
 

@@ -83,6 +83,17 @@ def black_box_run(
 
 
 @pytest.fixture(scope="session")
+def generator_run(tmp_path_factory: pytest.TempPathFactory, shapes_dir: str) -> Path:
+    """A finished smoke run of the stage generator."""
+    import train
+    from tests.runs import generator_config
+
+    workdir = tmp_path_factory.mktemp("runs") / "generator"
+    train.train(generator_config(shapes_dir), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
 def casm_run(
     tmp_path_factory: pytest.TempPathFactory, shapes_dir: str, classifier_run: Path
 ) -> Path:

@@ -3,9 +3,14 @@
 import json
 from functools import partial
 
-from configs import black_box_shapes, casm_shapes, classifier_shapes
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from configs import black_box_shapes, casm_shapes, classifier_shapes, generator_shapes
 from saliency_jax.models import create
 from saliency_jax.models.resnet import BACKBONES, ResNet
+from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 
 # One block of eight channels: a quarter of what the smallest real one takes to compile.
 create.BACKBONES["resnet4"] = BACKBONES["resnet10"]._replace(
@@ -33,11 +38,17 @@ def black_box_config(data_dir, init, **changed):
     return changed_for(config, data_dir, {"classifier__network": "resnet10", **changed})
 
 
+def generator_config(data_dir, **changed):
+    """Six steps of a DCGAN of 32x32 images."""
+    return changed_for(generator_shapes.get_config("smoke"), data_dir, changed)
+
+
 def changed_for(config, data_dir, changed):
     """Points a config at the tests' data; `changed` has dots as double underscores."""
     config.data.name = "shapes/32x32"
     config.data.data_dir = str(data_dir)
-    config.classifier.network = "resnet4"
+    if "classifier" in config:
+        config.classifier.network = "resnet4"
     config.update_from_flattened_dict(
         {name.replace("__", "."): value for name, value in changed.items()}
     )
@@ -48,3 +59,20 @@ def lines_of(workdir):
     """The figures that a run has written."""
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+def arrays_of(workdir):
+    """Everything in the last checkpoint, as bytes or arrays."""
+    (step,) = saved_steps(workdir, "last")
+    folder = checkpoint_folder(workdir, "last") / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        trees = [
+            checkpointer.restore(folder / name) for name in ("networks", "optimisers")
+        ]
+    leaves = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
+    }
+    pool = checkpoint_folder(workdir, "pool")
+    files = [*(folder / "data").glob("*.json"), *pool.glob("*")]
+    return step, leaves, {path.name: path.read_bytes() for path in files}

@@ -15,7 +15,7 @@ from saliency_jax import load_masker, saliency_fn
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation import one_run
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
-from tests.runs import casm_config, classifier_config, lines_of
+from tests.runs import arrays_of, casm_config, classifier_config, lines_of
 
 
 def test_a_classifier_run_leaves_its_figures(classifier_run):
@@ -75,23 +75,6 @@ def test_pictures_and_tensorboard(casm_run):
     content = events.read_bytes()
     for name in (b"masker_loss", b"held_out/le", b"strip"):
         assert name in content
-
-
-def arrays_of(workdir):
-    """Everything in the last checkpoint, as bytes or arrays."""
-    (step,) = saved_steps(workdir, "last")
-    folder = checkpoint_folder(workdir, "last") / str(step)
-    with ocp.StandardCheckpointer() as checkpointer:
-        trees = [
-            checkpointer.restore(folder / name) for name in ("networks", "optimisers")
-        ]
-    leaves = {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
-    }
-    pool = checkpoint_folder(workdir, "pool")
-    files = [*(folder / "data").glob("*.json"), *pool.glob("*")]
-    return step, leaves, {path.name: path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("pool_memory", ["device", "pinned_host"])

@@ -5,10 +5,10 @@ r"""Attacks classifiers, and tries what was made against one on all of them.
         --epsilons 1,4 --out attacks
 
 Writes to `--out` `attacks.json`: for every radius (in steps of 1/255) a matrix of the
-share of its right answers that each classifier loses to examples made against each, with
-95 % intervals; the diagonal is the attack's own success rate. `attacks.png` shows the
-first images, what was added to them, and what the classifier then says. All classifiers
-are shown images of one size. See `saliency_jax.synthesis.adversarial`.
+share of its right answers that each classifier loses to examples made against each,
+with 95 % intervals; the diagonal is the attack's own success rate. `attacks.png` shows
+the first images, what was added to them, and what the classifier then says. All
+classifiers are shown images of one size. See `saliency_jax.synthesis.adversarial`.
 """
 
 import functools

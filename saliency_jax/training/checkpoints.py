@@ -33,6 +33,8 @@ from saliency_jax.training import pool_files
 from saliency_jax.training.state import NetState, TrainState
 from saliency_jax.types import PyTree
 
+NETWORKS = ("classifier", "masker", "generator", "discriminator")
+
 
 def checkpoint_folder(workdir: Path, kind: str) -> Path:
     """Where a run keeps its "last" or "best" checkpoints."""
@@ -59,7 +61,7 @@ def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyT
 
 def _saved_nets(state: TrainState) -> dict[str, NetState]:
     """The networks to be saved: a black box that is a user's function is not."""
-    nets = {"classifier": state.classifier, "masker": state.masker}
+    nets = {name: getattr(state, name) for name in NETWORKS}
     return {
         name: net
         for name, net in nets.items()
@@ -230,7 +232,7 @@ class Checkpoints:
             data=grain.checkpoint.CheckpointRestore(data),
         )
 
-        def net(name: str, like: NetState) -> NetState:
+        def net(name: str, like: NetState | None) -> NetState | None:
             if name not in restored["networks"]:
                 return like
             variables = restored["networks"][name]
@@ -246,11 +248,10 @@ class Checkpoints:
             # that this run may not have again.
             self._drop_unused_pool_files([])
             pool = pool_files.read(self._pool_folder, pool, names)
-        masker = None if state.masker is None else net("masker", state.masker)
-        classifier = net("classifier", state.classifier)
+        nets = {name: net(name, getattr(state, name)) for name in NETWORKS}
         like = state.step
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
-        return TrainState(step_array, classifier, masker, pool)
+        return state.replace(step=step_array, pool=pool, **nets)
 
     def _read(self, step: int, **parts: ocp.args.CheckpointArgs) -> Mapping[str, Any]:
         """Reads some parts of a checkpoint, or says what to do without it."""

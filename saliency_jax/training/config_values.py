@@ -53,8 +53,13 @@ RANGES = {
     "removal.colour_range": (0, 0.5),
     "removal.noise": (0, math.inf),
     "removal.image_noise": (0, math.inf),
+    "generator.width": (1, math.inf),
+    "generator.latent_size": (1, math.inf),
+    "discriminator.width": (1, math.inf),
+    "discriminator.real_label": (0, 1),
     "learning_rate": (0, math.inf),
     "momentum": (0, 1),
+    "beta1": (0, 1),
     "weight_decay": (0, math.inf),
     "clip_norm": (0, math.inf),
     "warmup_steps": (0, math.inf),
@@ -92,8 +97,9 @@ def check_values(values: Mapping[str, Any]) -> None:
                 f"config.{name} = {value!r}: expected one of {CHOICES[name]}"
             )
     for name in ("data.mean", "data.std", "encoder.mean", "encoder.std"):
-        if name.startswith("encoder.") and not values.get(name):
-            continue  # as its weights say
+        is_optional = name.startswith("encoder.")  # as its weights say
+        if name not in values or (is_optional and not values[name]):
+            continue
         numbers, is_std = values[name], name.endswith("std")
         if len(numbers) != 3 or (is_std and min(numbers) <= 0):
             above = " above 0" if is_std else ""

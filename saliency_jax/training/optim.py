@@ -42,9 +42,10 @@ def create_optimiser(
     momentum or Adam.
 
     Args:
-      config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd),
-        `weight_decay`, `clip_norm` (0 = none), `schedule` ("constant", "step" or
-        "cosine"), and the schedule's `warmup_steps`, `decay_every`, `decay_factor`.
+      config: `name` ("sgd" or "adam"), `learning_rate`, `momentum` (sgd), `beta1`
+        (adam; 0.9 where it is absent), `weight_decay`, `clip_norm` (0 = none),
+        `schedule` ("constant", "step" or "cosine"), and the schedule's `warmup_steps`,
+        `decay_every`, `decay_factor`.
       total_steps: where a cosine schedule ends.
 
     Raises:
@@ -54,7 +55,7 @@ def create_optimiser(
     if config["name"] == "sgd":
         direction = optax.trace(decay=config["momentum"])
     elif config["name"] == "adam":
-        direction = optax.scale_by_adam()
+        direction = optax.scale_by_adam(b1=config.get("beta1", 0.9))
     else:
         raise InputError(
             f"unknown optimiser {config['name']!r}: expected 'sgd' or 'adam'"

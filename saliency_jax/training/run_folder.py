@@ -31,7 +31,7 @@ from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from saliency_jax.training.config_values import check_values
 
-STAGES = ("classifier", "casm", "black_box")
+STAGES = ("classifier", "casm", "black_box", "generator")
 
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)
@@ -93,6 +93,9 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
     """
     if config.stage not in STAGES:
         raise InputError(f"config.stage = {config.stage!r}: expected one of {STAGES}")
+    if config.stage == "generator":
+        _check_generator(config)
+        return
     if config.classifier.num_classes not in (0, num_classes):
         raise InputError(
             f"config.classifier.num_classes = {config.classifier.num_classes}, but "
@@ -111,6 +114,17 @@ def resolve(config: ConfigDict, num_classes: int, known: Known = NOTHING_KNOWN) 
         _resolve_function(config)
     else:
         resolve_network(config, known)
+    check_values(flatten(config.to_dict()))
+
+
+def _check_generator(config: ConfigDict) -> None:
+    """Checks the config of the stage that has no classifier to resolve."""
+    for name, allowed in (("holdout", 0), ("random_labels", False)):
+        if (value := config.data[name]) != allowed:
+            raise InputError(
+                f"config.data.{name} = {value!r}, but a generator has no score on "
+                f"held-out images and reads no labels: leave it at {allowed!r}"
+            )
     check_values(flatten(config.to_dict()))
 
 
@@ -241,7 +255,8 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
     """
     is_continued = bool(saved_steps(workdir, "last"))
     if is_continued:
-        differences = differing(read_run_config(workdir), config.to_dict())
+        filed = read_run_config(workdir, any_stage=True)
+        differences = differing(filed, config.to_dict())
         if differences:
             raise InputError(
                 f"{workdir} holds a run of another config: {'; '.join(differences)}. "

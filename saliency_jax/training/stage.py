@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.generator import Generator
 from saliency_jax.saliency import Masker
 from saliency_jax.training.state import TrainState
 
@@ -25,7 +26,7 @@ class Phase(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """The parts of a training run that differ between classifier, CASM and black box.
+    """The parts of a training run that differ from stage to stage.
 
     Attributes:
       initial: the variables that a new run starts from, by the networks' names; those
@@ -35,7 +36,8 @@ class Stage(NamedTuple):
       step: `(state, batch, *form) -> (state, metrics)`, pure.
       form: the static arguments of `step` at a training step; each is compiled once.
       phases: in order.
-      model: what a state's networks make: a classifier or a masker, to be evaluated.
+      model: what a state's networks make: a classifier or a masker, to be evaluated, or
+        a generator, to be looked at.
     """
 
     initial: Callable[[], dict[str, Any]]
@@ -43,7 +45,7 @@ class Stage(NamedTuple):
     step: Callable[..., tuple[TrainState, dict[str, Any]]]
     form: Callable[[int], tuple[Any, ...]]
     phases: tuple[Phase, ...]
-    model: Callable[[TrainState], Classifier | Masker]
+    model: Callable[[TrainState], Classifier | Masker | Generator]
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to; after the end, the last one."""

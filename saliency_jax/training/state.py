@@ -30,13 +30,16 @@ class TrainState:
     """The whole run.
 
     `masker` is None in the classifier stage. `pool` is None there, and wherever no past
-    classifier is ever the critic (thinning F and L).
+    classifier is ever the critic (thinning F and L). The stage generator has the last
+    two networks and no other.
     """
 
     step: Int[Array, ""]
-    classifier: NetState
+    classifier: NetState | None = None
     masker: NetState | None = None
     pool: ClassifierPool | None = None
+    generator: NetState | None = None
+    discriminator: NetState | None = None
 
 
 def create_net(variables: PyTree, optimiser: Optimiser) -> NetState:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import black_box_shapes, casm_shapes, classifier_shapes
+from configs import black_box_shapes, casm_shapes, classifier_shapes, generator_shapes
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import IMAGENET_MEAN
 from saliency_jax.run_config import read_run_config
@@ -98,7 +98,8 @@ def test_a_value_out_of_its_range(name, value, expected):
 
 def test_the_ranges_are_of_fields_that_configs_have():
     names = set()
-    for experiment in (black_box_shapes, casm_shapes, classifier_shapes):
+    experiments = (black_box_shapes, casm_shapes, classifier_shapes, generator_shapes)
+    for experiment in experiments:
         made = experiment.get_config()
         fields = run_folder.flatten(made.to_dict())
         names |= fields.keys() | {name.rpartition(".")[2] for name in fields}

@@ -1,0 +1,291 @@
+r"""Generates the salient part of images anew, and counts what keeps its class.
+
+    python -m saliency_jax.synthesis variations --classifier runs/classifier_shapes \
+        --generator runs/generator_shapes --data shapes --data_dir data \
+        --method grad_cam --limit 20 --out variations
+
+Writes to `--out` `variations.json`, the share of all variations that the classifier
+still calls what it calls the image, with its interval, and `variations.png`, the first
+variations of the first images, none chosen. See `saliency_jax.synthesis.variations`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Array, Float, UInt8
+from tqdm import tqdm
+
+from saliency_jax import attribution, prng
+from saliency_jax.attribution.asking import ask, with_targets
+from saliency_jax.attribution.named import method_of
+from saliency_jax.data import pipeline, sources
+from saliency_jax.errors import InputError
+from saliency_jax.evaluation.comparison.request import check_fit
+from saliency_jax.loading import load, load_generator
+from saliency_jax.metrics.intervals import mean_interval
+from saliency_jax.metrics.map_boxes import RULES
+from saliency_jax.report.figures import save_png
+from saliency_jax.report.files import make_folder, write_json
+from saliency_jax.report.generated import variation_grid
+from saliency_jax.saliency import load_masker
+from saliency_jax.synthesis.variations import (
+    Variations,
+    acceptable_variations,
+    published_options,
+    salient_regions,
+)
+from saliency_jax.training import run_folder
+
+SHOWN_IMAGES, SHOWN_VARIATIONS = 8, 6
+
+
+class Varied(NamedTuple):
+    """An image with its variations.
+
+    Attributes:
+      image: as the classifier was shown it.
+      label: its true class.
+      found: its variations alone, as numpy arrays.
+    """
+
+    image: UInt8[np.ndarray, "S S 3"]
+    label: int
+    found: Variations
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string(
+        "classifier",
+        None,
+        "A run, NETWORK=WEIGHTS_FILE, or package.module:function.",
+    )
+    flags.DEFINE_string("generator", None, "Workdir of a run of stage generator.")
+    flags.DEFINE_string("data", None, "Data set.")
+    flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
+    flags.DEFINE_string("split", None, "By default validation, or else test.")
+    flags.DEFINE_string(
+        "method",
+        "grad_cam",
+        "Whose maps say what is salient; options follow a name: rise:masks=1000.",
+    )
+    flags.DEFINE_string("masker", None, "Workdir of a run whose masker does instead.")
+    flags.DEFINE_enum("box", "quantile", RULES, "How a map becomes a box.")
+    flags.DEFINE_float("alpha", 0.5, "Of the rule; quantile has none.")
+    flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
+    flags.DEFINE_integer("restarts", 64, "Variations of each image.", 1)
+    flags.DEFINE_integer("steps", None, "Of each search; by default as published.", 0)
+    flags.DEFINE_integer("batch_size", 64, "Searches, and images, at once.", 1)
+    flags.DEFINE_integer("seed", 0, "Of what is random.")
+    flags.DEFINE_string("out", "variations", "Folder for the results.")
+
+
+def main(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: this command takes flags")
+    if not (values.classifier and values.generator and values.data):
+        raise InputError("variations needs --classifier, --generator RUN and --data")
+    vary(
+        values.classifier,
+        values.generator,
+        values.data,
+        data_dir=values.data_dir,
+        split=values.split,
+        method=values.method,
+        masker=values.masker,
+        box=values.box,
+        alpha=values.alpha,
+        limit=values.limit,
+        restarts=values.restarts,
+        steps=values.steps,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        out=values.out,
+    )
+
+
+def vary(
+    classifier: str,
+    generator: str,
+    data: str,
+    *,
+    data_dir: str = "data",
+    split: str | None = None,
+    method: str = "grad_cam",
+    masker: str | None = None,
+    box: str = "quantile",
+    alpha: float = 0.5,
+    limit: int | None = None,
+    restarts: int = 64,
+    steps: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    out: str | Path = "variations",
+) -> dict[str, Any]:
+    """Writes the variations of a data set; the arguments are the command's flags.
+
+    Returns:
+      What `variations.json` holds.
+
+    Raises:
+      InputError: for anything that is not there, or does not fit; or no image has a
+        salient box that leaves some of it.
+    """
+    source = sources.open_source(
+        data, data_dir, split or sources.evaluation_split(data, data_dir)
+    )
+    trained = load_generator(generator)
+    size = trained.module.image_size
+    loaded = load(classifier, "--classifier")
+    check_fit(classifier, loaded, source, size)
+    explain = explainer(method, masker)
+    out = Path(out)
+    make_folder(out)
+
+    options = published_options(size)
+    options = options if steps is None else options._replace(steps=steps)
+    root = jax.random.key(seed)
+    key_of = lambda stream: prng.stream_key(root, stream)
+    count = min(limit or len(source), len(source))
+    chosen: list[Varied] = []
+    batches = pipeline.eval_batches(
+        source, batch_size=min(batch_size, count), image_size=size, limit=count
+    )
+    with tqdm(total=count, unit="image", disable=None) as bar:
+        for batch in batches:
+            images = batch["image"]
+            classes = with_targets(
+                ask(loaded.classifier, images, None, batch_size)
+            ).targets
+            maps = np.asarray(
+                explain(
+                    loaded.classifier,
+                    images,
+                    classes,
+                    key=key_of("maps"),
+                    batch_size=batch_size,
+                )
+            )
+            regions = salient_regions(maps, box, alpha)
+            areas = regions.mean(axis=(1, 2))
+            for place in np.flatnonzero(batch["valid"]):
+                bar.update()
+                if areas[place] in (0, 1):
+                    continue
+                found = acceptable_variations(
+                    loaded.classifier,
+                    trained,
+                    images[place : place + 1],
+                    regions[place : place + 1],
+                    classes[place : place + 1],
+                    restarts=restarts,
+                    options=options,
+                    key=key_of("starts"),
+                    batch_size=batch_size,
+                )
+                found = jax.tree.map(np.asarray, found)
+                if len(chosen) >= SHOWN_IMAGES:  # not to be drawn
+                    found = found._replace(images=found.images[:, :0])
+                label = int(batch["label"][place])
+                chosen.append(Varied(images[place], label, found))
+    if not chosen:
+        raise InputError(
+            f"none of {count} maps of {masker or method} has a box that is a part of "
+            f"its image by the rule {box}: choose another --box, --alpha or --method"
+        )
+    how = {
+        **run_folder.environment(),
+        "classifier": classifier,
+        "generator": generator,
+        "data": source.name,
+        "split": source.split,
+        "image_size": size,
+        "maps": masker or method,
+        "box": box if box == "quantile" else f"{box}, alpha {alpha:g}",
+        "restarts": restarts,
+        "search": options._asdict(),
+        "seed": seed,
+    }
+    results = summary(chosen, count) | {"how": how}
+    names = loaded.classifier.labels or source.class_names
+    path = out / "variations.json"
+    write_json(path, results)
+    save_png(out / "variations.png", picture(chosen[:SHOWN_IMAGES], names))
+    low, high = results["interval"]
+    print(
+        f"{results['share']:.1%} (95 %: {low:.1%} to {high:.1%}) of "
+        f"{results['variations']} variations of {results['images']} images keep their "
+        f"class; {results['without_region']} images without a region\n"
+        f"{path}, {out / 'variations.png'}"
+    )
+    return results
+
+
+def explainer(method: str, masker: str | None) -> Callable[..., Float[Array, "B H W"]]:
+    """Returns what makes the maps: a method, or a run's masker.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if masker is None:
+        return method_of(method)
+    trained_masker = attribution.get("trained_masker")
+    return functools.partial(trained_masker, masker=load_masker(masker))
+
+
+def summary(chosen: Sequence[Varied], count: int) -> dict[str, Any]:
+    """Returns the share of all variations that keep their class, and each image's.
+
+    The interval is of a mean over images: an image's variations are not independent.
+
+    Args:
+      chosen: at least one image.
+      count: of images that were asked for.
+    """
+    shares = np.concatenate([one.found.shares for one in chosen])
+    return {
+        "share": float(shares.mean()),
+        "interval": list(mean_interval(shares)),
+        "images": len(chosen),
+        "variations": sum(one.found.is_same.size for one in chosen),
+        "without_region": count - len(chosen),
+        "of_each_image": [
+            {
+                "label": one.label,
+                "target": int(one.found.targets[0]),
+                "share": float(share),
+                "region": float(one.found.regions.mean()),
+                "context": float(one.found.context.mean()),
+                "realism": float(one.found.realism.mean()),
+            }
+            for one, share in zip(chosen, shares, strict=True)
+        ],
+    }
+
+
+def picture(
+    chosen: Sequence[Varied], names: Sequence[str]
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """Draws the first variations of each image."""
+    shown = slice(SHOWN_VARIATIONS)
+    captions = [
+        [
+            names[one.found.targets[0]],
+            "generated",
+            *(names[number] for number in one.found.predicted[0, shown]),
+        ]
+        for one in chosen
+    ]
+    return variation_grid(
+        np.stack([one.image for one in chosen]),
+        np.concatenate([one.found.regions for one in chosen]),
+        np.concatenate([one.found.images[:, shown] for one in chosen]),
+        captions,
+        np.concatenate([one.found.is_same[:, shown] for one in chosen]),
+    )
