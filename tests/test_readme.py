@@ -38,10 +38,24 @@ def test_the_example_of_the_methods_runs(tmp_path, monkeypatch):
         tmp_path / "mobilenet_v2_tf.safetensors", create_backbone("mobilenet_v2", 1000)
     )
     monkeypatch.chdir(tmp_path)
-    (example,) = examples_with("load_classifier")
+    (example,) = examples_with("attribution.grad_cam")
     for many, few in (("224", "32"), ("masks=1000", "masks=4")):
         assert many in example
         example = example.replace(many, few)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["maps"].shape == names["inside"].shape == (4, 32, 32)
+
+
+def test_the_example_of_the_synthesis_runs(tmp_path, monkeypatch):
+    """With smaller images and fewer steps."""
+    write_weights(
+        tmp_path / "mobilenet_v2_tf.safetensors", create_backbone("mobilenet_v2", 1000)
+    )
+    monkeypatch.chdir(tmp_path)
+    (example,) = examples_with("class_image")
+    assert example.count("**LEGIBLE") == 1
+    names = {}
+    few = example.replace("**LEGIBLE", "image_size=32, steps=2")
+    exec(compile(few, "README.md", "exec"), names)
+    assert names["images"].shape == names["attacked"].shape == (1, 32, 32, 3)
