@@ -139,7 +139,9 @@ def make_class_images(
         entry["name"] + ("" if layer else f" {entry['probability']:.2f}")
         for entry in entries
     ]
-    save_png(out / "class_images.png", with_header(join(pictures, axis=1), captions))
+    save_png(
+        out / "class_images.png", with_header(join(list(pictures), axis=1), captions)
+    )
     how = {**run_folder.environment(), "classifier": classifier, "image_size": size}
     how |= {"output": output, "seed": seed, "options": options}
     results = {"how": how, "images": entries}
