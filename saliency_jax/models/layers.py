@@ -78,6 +78,25 @@ def check_padding(padding: str, images: Float[Array, "B H W C"]) -> None:
         )
 
 
+def check_size(images: Float[Array, "B H W C"], smallest: int, network: str) -> None:
+    """Checks images before a network's first layer.
+
+    Args:
+      images: the network's input.
+      smallest: pixels that either side must have.
+      network: its name, for the message.
+
+    Raises:
+      InputError: a side is smaller.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small for {network}, "
+            f"which takes {smallest} or more"
+        )
+
+
 def padding_3x3(
     padding: str, size: tuple[int, int], stride: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
