@@ -46,8 +46,8 @@ def pictures(size):
     return np.asarray(jax.image.resize(jnp.asarray(coarse), (2, *size, 3), "linear"))
 
 
-def block_negative(_, __, gradients):
-    return (gradients[0].clamp(min=0),)
+def block_negative(_, of_inputs, __):
+    return (of_inputs[0].clamp(min=0),)
 
 
 def test_gradients_guided_backprop_and_grad_cam_are_pytorchs():
@@ -78,7 +78,7 @@ def test_gradients_guided_backprop_and_grad_cam_are_pytorchs():
     np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max())
 
 
-@pytest.mark.parametrize("size", [64, 112, 120, 224])
+@pytest.mark.parametrize("size", [64, 112, 224])
 def test_cells_are_not_taken_for_the_last_maps(size):
     """At 112 pixels the fifth block has 7x7 maps too; nothing is run."""
     module = create_backbone("vgg16", CLASSES, width=2)
@@ -139,7 +139,9 @@ def test_relevance_is_conserved_without_biases():
     model, _ = twins(norm=False, biases=False)
     images = pictures((64, 96))
     logits = np.asarray(model(images))[range(2), TARGETS]
-    maps, aux = lrp(model, images, TARGETS, layer="tap_0", return_aux=True)
-    np.testing.assert_allclose(maps.sum((1, 2)), logits, rtol=0.05)
-    np.testing.assert_allclose(aux["conservation_gap"], 0, atol=0.02)
+    maps, aux = lrp(
+        model, images, TARGETS, layer="tap_0", upsampling=None, return_aux=True
+    )
+    np.testing.assert_allclose(maps.sum((1, 2)), logits, rtol=1e-4)
+    np.testing.assert_allclose(aux["conservation_gap"], 0, atol=1e-4)
     assert np.abs(logits).min() > 0.1 and np.ptp(maps) > 0

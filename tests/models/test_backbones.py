@@ -21,10 +21,9 @@ GEOMETRY = {
     "googlenet": ((64, 192, 480, 832, 1024), (2, 2, 3, 4, 5)),
     "squeezenet1_1": ((64, 128, 256, 384, 512), (2, 2, 3, 4, 4)),
     "vgg16": ((128, 256, 512, 512, 512), (2, 2, 3, 4, 5)),
-    "vgg11_bn": ((128, 256, 512, 512, 512), (2, 2, 3, 4, 5)),
     "small_cnn": ((32, 64, 128, 256, 256), (1, 1, 2, 3, 4)),
 }
-SMALLEST = {"squeezenet1_1": 3, "vgg16": 32, "vgg11_bn": 32, "small_cnn": 16}
+SMALLEST = {"squeezenet1_1": 3, "vgg16": 32, "small_cnn": 16}
 
 
 def shapes_of(module, *arguments):

@@ -65,9 +65,7 @@ def test_cells_by_hand():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(
-    "size", [(1, 1), (2, 3), (6, 8), (7, 7), (7, 9), (13, 14), (20, 5)]
-)
+@pytest.mark.parametrize("size", [(1, 2), (6, 8), (7, 7), (7, 9), (20, 5)])
 def test_adaptive_pooling_is_pytorchs_in_its_order(size):
     torch = pytest.importorskip("torch")
     x = reproducible.uniform((2, *size, 3), "x", -1.0, 1.0)

@@ -1,11 +1,16 @@
 """Every stage takes a VGG and the small network; traced, not run."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from configs import black_box_shapes, casm_shapes, classifier_small_cnn
 from saliency_jax.errors import InputError
+from saliency_jax.models import create
+from saliency_jax.models.vgg import BACKBONES as VGG_BACKBONES
+from saliency_jax.models.vgg import VGG
 from saliency_jax.training import (
     black_box_stage,
     casm_stage,
@@ -15,7 +20,14 @@ from saliency_jax.training import (
 )
 
 SIZE, CLASSES, BATCH = 64, 7, 4
-SCALES = {"vgg11": (4, 32), "vgg11_bn": (4, 32), "small_cnn": (2, 16)}  # finest, last
+NETWORKS = ("vgg5", "small_cnn")
+
+
+@pytest.fixture(autouse=True)
+def short_vgg(monkeypatch):
+    """A VGG of five convolutions, to trace faster."""
+    short = VGG_BACKBONES["vgg11"]._replace(create=partial(VGG, (1, 1, 1, 1, 1), True))
+    monkeypatch.setitem(create.BACKBONES, "vgg5", short)
 
 
 def resolved(config, network, tmp_path):
@@ -29,20 +41,8 @@ def resolved(config, network, tmp_path):
     return config
 
 
-def traced(stage, config):
-    """The shapes of a state, and of it and the figures after each form of the step."""
-    batch = {
-        "image": jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32),
-    }
-    state = jax.eval_shape(lambda key: stage.init_state(key, {}), jax.random.key(0))
-    forms = {stage.form(step) for step in range(config.total_steps)}
-    for form in forms:
-        step = lambda state, batch, form=form: stage.step(state, batch, *form)
-        after, metrics = jax.eval_shape(step, state, batch)
-        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-        assert metrics["loss"].shape == () if "loss" in metrics else metrics
-    return state, len(forms)
+def state_of(stage):
+    return jax.eval_shape(lambda key: stage.init_state(key, {}), jax.random.key(0))
 
 
 def masks_of(stage, state, *arguments):
@@ -51,45 +51,66 @@ def masks_of(stage, state, *arguments):
     return jax.eval_shape(call, state, images)
 
 
-@pytest.mark.parametrize("network", SCALES)
-@pytest.mark.parametrize("kind", ["shared", "own"])
-def test_a_casm_masker(network, kind, tmp_path):
-    config = casm_shapes.get_config("L2,smoke")
-    config.masker.encoder = kind
-    config = resolved(config, network, tmp_path)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_casm_masker(network, tmp_path):
+    config = resolved(casm_shapes.get_config("L2,smoke"), network, tmp_path)
     stage = casm_stage.create_stage(config)
-    state, forms = traced(stage, config)
-    assert forms == 2  # against the present classifier and a past one
+    state = state_of(stage)
     masks = masks_of(stage, state)
     assert masks.shape == (BATCH, SIZE, SIZE) and masks.dtype == jnp.float32
-    decoder = state.masker.params
-    decoder = decoder["decoder"] if kind == "own" else decoder
-    assert {f"conv_{i}" for i in (1, 2, 3, 4)} <= decoder.keys()  # all five maps
+    # All five maps; the first enters as it is.
+    assert {f"conv_{i}" for i in (1, 2, 3, 4)} < state.masker.params.keys()
 
 
-@pytest.mark.parametrize("network", SCALES)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_a_masker_of_a_class(network, tmp_path):
     config = resolved(black_box_shapes.get_config("smoke"), network, tmp_path)
     assert config.encoder.network == network
     stage = black_box_stage.create_stage(config)
-    state, forms = traced(stage, config)
-    assert forms == 2  # the selector, then the decoder
-    masks = masks_of(stage, state, jnp.zeros(BATCH, jnp.int32))
+    masks = masks_of(stage, state_of(stage), jnp.zeros(BATCH, jnp.int32))
     assert masks.shape == (BATCH, SIZE, SIZE) and masks.dtype == jnp.float32
 
 
-def test_a_selector_that_starts_as_the_last_layer(tmp_path):
+STAGES = {
+    "classifier": (classifier_stage, partial(classifier_small_cnn.get_config, "smoke")),
+    "casm": (casm_stage, partial(casm_shapes.get_config, "L2,smoke")),
+    "black_box": (black_box_stage, partial(black_box_shapes.get_config, "smoke")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", STAGES)
+def test_every_form_of_a_step_keeps_the_shapes_of_a_state(name, network, tmp_path):
+    module, get_config = STAGES[name]
+    config = resolved(get_config(), network, tmp_path)
+    stage = module.create_stage(config)
+    state = state_of(stage)
+    batch = {
+        "image": jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+    }
+    for form in {stage.form(step) for step in range(config.total_steps)}:
+        step = lambda state, batch, form=form: stage.step(state, batch, *form)
+        after, metrics = jax.eval_shape(step, state, batch)
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+        assert all(figure.shape == () for figure in metrics.values())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_selector_that_starts_as_the_last_layer(network, tmp_path):
     """The small network's reads the coarsest map; a VGG's reads hidden units."""
-    for network in ("small_cnn", "vgg11"):
-        config = black_box_shapes.get_config("smoke")
-        config.masker.selector_init = "classifier"
-        config = resolved(config, network, tmp_path)
-        stage = black_box_stage.create_stage(config)
-        if network == "small_cnn":
-            traced(stage, config)
-            continue
-        with pytest.raises(InputError, match=r"weights \[7, 256\], .* needs \[7, 32\]"):
-            traced(stage, config)
+    config = black_box_shapes.get_config("smoke")
+    config.masker.selector_init = "classifier"
+    stage = black_box_stage.create_stage(resolved(config, network, tmp_path))
+    init = lambda key: stage.init_state(key, {}).masker.params["decoder"]["selector"]
+    if network == "small_cnn":
+        selector = jax.eval_shape(init, jax.random.key(0))
+        assert selector["embedding"].shape == (CLASSES, 32)
+        return
+    expected = r"weights \[7, 256\], the selector needs \[7, 32\]"
+    with pytest.raises(InputError, match=expected):
+        jax.eval_shape(init, jax.random.key(0))
 
 
 def test_the_config_of_the_small_network():
@@ -101,4 +122,3 @@ def test_the_config_of_the_small_network():
     smoke = classifier_small_cnn.get_config("smoke")
     run_folder.resolve(smoke, CLASSES)
     assert smoke.classifier.network == "small_cnn" and smoke.classifier.width == 8
-    traced(classifier_stage.create_stage(smoke), smoke)
