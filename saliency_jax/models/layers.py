@@ -268,6 +268,26 @@ class DepthwiseConv3x3(nn.Module):
         return total.astype(self.dtype)
 
 
+def max_pool_2x2(x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B _ _ C"]:
+    """PyTorch's `max_pool2d(x, 2)`, which drops an odd last row and column.
+
+    XLA's gradient of a pooling is slow on a CPU. Maxima of shifted maps have a fast
+    one, the same but where several of four values are the greatest: they share it. So
+    `x` comes after a ReLU, which passes nothing on of zeros, the only likely ties.
+    Attribution knows the pooling by its primitive and gets that.
+
+    Args:
+      x: after a ReLU.
+      train: choose the fast gradient.
+    """
+    if not train:
+        return nn.max_pool(x, (2, 2), (2, 2))
+    height, width = (side // 2 * 2 for side in x.shape[1:3])
+    x = x[:, :height, :width]
+    x = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
+
+
 def max_pool_ceil(
     x: Float[Array, "B h w C"], window: int, stride: int
 ) -> Float[Array, "B _ _ C"]:

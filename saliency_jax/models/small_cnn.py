@@ -16,6 +16,7 @@ from saliency_jax.models.layers import (
     batch_norm,
     check_size,
     he_normal_fan_out,
+    max_pool_2x2,
     uniform_fan_in,
 )
 from saliency_jax.models.weight_names import WeightNames, torch_names
@@ -64,7 +65,7 @@ class SmallCnn(nn.Module):
         x, taps = images_normalised, []
         for number, channels in enumerate(CHANNELS, start=1):
             if number > 1:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool_2x2(x, train)
             if number == 2:
                 taps.append(x)
             x = Conv(

@@ -19,6 +19,7 @@ from saliency_jax.models.layers import (
     batch_norm,
     check_size,
     he_normal_fan_out,
+    max_pool_2x2,
     normal_hundredth,
 )
 from saliency_jax.models.weight_names import WeightNames, torch_names
@@ -93,7 +94,7 @@ class VGG(nn.Module):
         Args:
           images_normalised: images after `classifier.normalise`.
           train: normalise with the batch's statistics and update the running ones
-            (pass `mutable=["batch_stats"]`); without effect where there are none.
+            (pass `mutable=["batch_stats"]`), if there are any.
 
         Returns:
           float32 logits `[B, K]`, and the maps after the second pooling (at 1/4 of the
@@ -126,7 +127,7 @@ class VGG(nn.Module):
                 number += 2
             if block > 2:
                 taps.append(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool_2x2(x, train)
             number += 1
             if block in (2, 5):
                 taps.append(x)

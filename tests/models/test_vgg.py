@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from saliency_jax.models.create import create_backbone
+from saliency_jax.models.layers import max_pool_2x2
 from saliency_jax.models.small_cnn import SmallCnn
 from saliency_jax.models.vgg import VGG, adaptive_mean, cell_weights
 from saliency_jax.models.weights import load_weights
@@ -75,6 +77,21 @@ def test_adaptive_pooling_is_pytorchs_in_its_order(size):
     np.testing.assert_allclose(means, expected.numpy(), atol=1e-6)
     if size == (7, 7):
         np.testing.assert_array_equal(means, expected.numpy())
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+def test_pooling_in_training_is_the_same_pooling(size):
+    x = jnp.asarray(reproducible.uniform((2, *size, 3), "x", -1.0, 1.0))
+    x = x.at[:, :4, :4].set(-1.0)  # windows of zeros alone
+    pooled = {}
+    for train in (True, False):
+        pool = lambda x, train=train: max_pool_2x2(nn.relu(x), train)
+        value, pull = jax.vjp(pool, x)
+        pooled[train] = (
+            value,
+            *pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape)),
+        )
+    jax.tree.map(np.testing.assert_array_equal, pooled[True], pooled[False])
 
 
 # The head's 7x7 is made of 7x7 and of 2x3; the small network has another head.
