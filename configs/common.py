@@ -57,7 +57,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     classifier.network = "resnet50"  # one of `models.create.BACKBONES`
     # Options of some networks. Empty (0 or ""): as `init` says, else the network's own;
     # an option that the network does not have stays empty.
-    classifier.width = 0  # of a ResNet: channels of its stem
+    classifier.width = 0  # of a ResNet, VGG, small_cnn: first channels
     classifier.stem = ""  # of a ResNet
     classifier.width_multiplier = 0.0  # of a MobileNet
     classifier.padding = ""  # of a MobileNet: symmetric, tensorflow or keras

@@ -67,7 +67,7 @@ def test_casm(experiment, arg):
     check_usable(config, 10)
 
 
-@pytest.mark.parametrize("experiment", (*EXPERIMENTS, "cifar10"))
+@pytest.mark.parametrize("experiment", (*EXPERIMENTS, "cifar10", "small_cnn"))
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_classifier(experiment, arg):
     config = config_of("classifier", experiment, arg)

@@ -18,6 +18,8 @@ OPTIONS = {
         "classifier__width_multiplier": 0.25,
         "classifier__padding": "keras",
     },
+    "vgg11": {"classifier__width": 4},
+    "small_cnn": {"classifier__width": 4},
 }
 
 
@@ -27,7 +29,7 @@ def test_classifier_then_casm_then_maps(network, shapes_dir, tmp_path):
     changed = {"classifier__network": network, **EMPTY}
     classifier = tmp_path / "classifier"
     train.train(
-        classifier_config(shapes_dir, **changed, **OPTIONS[network]), classifier
+        classifier_config(shapes_dir, **(changed | OPTIONS[network])), classifier
     )
 
     # The options and the normalisation come from the run.

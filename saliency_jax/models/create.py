@@ -26,6 +26,8 @@ FILES = (
     "mobilenet_v2",
     "squeezenet",
     "googlenet",
+    "vgg",
+    "small_cnn",
 )
 BACKBONES: dict[str, Backbone] = {
     name: backbone

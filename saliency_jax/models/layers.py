@@ -78,6 +78,25 @@ def check_padding(padding: str, images: Float[Array, "B H W C"]) -> None:
         )
 
 
+def check_size(images: Float[Array, "B H W C"], smallest: int, network: str) -> None:
+    """Checks images before a network's first layer.
+
+    Args:
+      images: the network's input.
+      smallest: pixels that either side must have.
+      network: its name, for the message.
+
+    Raises:
+      InputError: a side is smaller.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small for {network}, "
+            f"which takes {smallest} or more"
+        )
+
+
 def padding_3x3(
     padding: str, size: tuple[int, int], stride: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -247,6 +266,26 @@ class DepthwiseConv3x3(nn.Module):
         convolve = trained_shifted_products if train else shifted_products
         total = convolve(padded, kernel.astype(jnp.float32), self.stride)
         return total.astype(self.dtype)
+
+
+def max_pool_2x2(x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B _ _ C"]:
+    """PyTorch's `max_pool2d(x, 2)`, which drops an odd last row and column.
+
+    XLA's gradient of a pooling is slow on a CPU. Maxima of shifted maps have a fast
+    one, the same but where several of four values are the greatest: they share it. So
+    `x` comes after a ReLU, which passes nothing on of zeros, the only likely ties.
+    Attribution knows the pooling by its primitive and gets that.
+
+    Args:
+      x: after a ReLU.
+      train: choose the fast gradient.
+    """
+    if not train:
+        return nn.max_pool(x, (2, 2), (2, 2))
+    height, width = (side // 2 * 2 for side in x.shape[1:3])
+    x = x[:, :height, :width]
+    x = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
 
 def max_pool_ceil(

@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
     Conv,
+    check_size,
     he_uniform_fan_in,
     max_pool_ceil,
     normal_hundredth,
@@ -106,12 +106,7 @@ class SqueezeNet(nn.Module):
         Raises:
           InputError: the images are smaller than the first convolution.
         """
-        height, width = images_normalised.shape[1:3]
-        if min(height, width) < SMALLEST:
-            raise InputError(
-                f"images of {height}x{width} pixels are too small for squeezenet1_1, "
-                f"which takes {SMALLEST} or more"
-            )
+        check_size(images_normalised, SMALLEST, "squeezenet1_1")
         x = Conv(
             64,
             (3, 3),

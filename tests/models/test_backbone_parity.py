@@ -1,4 +1,4 @@
-"""MobileNets, SqueezeNet and GoogLeNet give what PyTorch gives, at every map."""
+"""All backbones but ResNets give what PyTorch gives, at every map."""
 
 from functools import partial
 
@@ -50,6 +50,13 @@ CASES = {
     "squeezenet1_1, odd": ("squeezenet1_1", {}, (1, 41, 57, 3)),
     "googlenet": ("googlenet", {}, (2, 68, 90, 3)),
     "googlenet, odd": ("googlenet", {"epsilon": 1e-5}, (1, 41, 57, 3)),
+    # The head reads 7x7: of the last maps as they are, of less, of more.
+    "vgg11, 224": ("vgg11", {"width": 4}, (1, 224, 224, 3)),
+    "vgg13_bn": ("vgg13_bn", {"width": 4, "epsilon": 1e-3}, (2, 33, 90, 3)),
+    "vgg16": ("vgg16", {"width": 2}, (1, 289, 270, 3)),
+    "vgg19_bn": ("vgg19_bn", {"width": 2}, (1, 224, 120, 3)),
+    "small_cnn": ("small_cnn", {}, (2, 68, 90, 3)),
+    "small_cnn, odd": ("small_cnn", {"width": 5, "epsilon": 1e-3}, (1, 41, 57, 3)),
 }
 
 
@@ -93,9 +100,17 @@ def test_evaluation(case):
     assert_same_outputs(outputs, expected, TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "googlenet"])
-def test_training_and_its_running_statistics(name):
-    options = {} if name == "googlenet" else {"width_multiplier": 0.25}
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mobilenet_v1", {"width_multiplier": 0.25}),
+        ("mobilenet_v2", {"width_multiplier": 0.25}),
+        ("googlenet", {}),
+        ("vgg11_bn", {"width": 4}),
+        ("small_cnn", {"width": 8}),
+    ],
+)
+def test_training_and_its_running_statistics(name, options):
     module, arrays = twin(name, 11, options)
     images = reproducible.images((6, 64, 66, 3))
     with torch.no_grad():
@@ -165,10 +180,17 @@ def test_depthwise_convolution_and_its_gradients(padding, stride, size, train):
         ("mobilenet_v2", 3_504_872),
         ("squeezenet1_1", 1_235_496),
         ("googlenet", 6_624_904),
+        ("vgg11", 132_863_336),
+        ("vgg13_bn", 133_053_736),
+        ("vgg16", 138_357_544),
+        ("vgg16_bn", 138_365_992),
+        ("vgg19", 143_667_240),
+        ("small_cnn", 32 * (27 + 9 * 2 * 32 * 53 + 2 * 23) + 257 * 1000),
     ],
 )
 def test_parameter_counts(name, count):
-    module = torch_backbones.NETWORKS[name](1000)
+    with torch.device("meta"):  # VGG would take half a gigabyte
+        module = torch_backbones.NETWORKS[name](1000)
     assert sum(p.numel() for p in module.parameters()) == count
     network = create_backbone(name, 1000)
     shapes = jax.eval_shape(

@@ -20,7 +20,10 @@ GEOMETRY = {
     "mobilenet_v2": ((24, 24, 32, 96, 1280), (2, 2, 3, 4, 5)),
     "googlenet": ((64, 192, 480, 832, 1024), (2, 2, 3, 4, 5)),
     "squeezenet1_1": ((64, 128, 256, 384, 512), (2, 2, 3, 4, 4)),
+    "vgg16": ((128, 256, 512, 512, 512), (2, 2, 3, 4, 5)),
+    "small_cnn": ((32, 64, 128, 256, 256), (1, 1, 2, 3, 4)),
 }
+SMALLEST = {"squeezenet1_1": 3, "vgg16": 32, "small_cnn": 16}
 
 
 def shapes_of(module, *arguments):
@@ -49,11 +52,13 @@ def test_five_maps_from_the_finest(name):
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
-@pytest.mark.parametrize("size", [(1, 1), (31, 2), (33, 97)])
+@pytest.mark.parametrize("size", [(1, 1), (31, 2), (47, 31), (33, 97), (32, 32)])
 def test_any_image_size(name, size):
     module = create.create_backbone(name, 7)
-    if name == "squeezenet1_1" and min(size) < 3:
-        with pytest.raises(InputError, match="too small for squeezenet1_1"):
+    if min(size) < (smallest := SMALLEST.get(name, 1)):
+        known = "a VGG" if "vgg" in name else name
+        message = f"too small for {known}, which takes {smallest} or more"
+        with pytest.raises(InputError, match=message):
             shapes_of(module, jnp.zeros((1, *size, 3)))
         return
     (logits, taps), _ = shapes_of(module, jnp.zeros((1, *size, 3)))
@@ -92,11 +97,11 @@ def test_the_masker_sits_on_every_backbone(name, size, encoder):
     assert masks.shape == (2, *size) and masks.dtype == jnp.float32
     if encoder == "own":
         variables = {"batch_stats": {}, **variables}
-        trained = jax.tree.map(lambda leaf: np.full(leaf.shape, 5.0), variables)
+        trained = jax.tree.map(lambda leaf: np.broadcast_to(5.0, leaf.shape), variables)
         started = create.with_encoder(masker_variables, trained)
         assert jax.tree.structure(started) == jax.tree.structure(masker_variables)
         encoders = [tree["encoder"] for tree in started.values() if "encoder" in tree]
-        assert all(leaf.ravel()[0] == 5.0 for leaf in jax.tree.leaves(encoders))
+        assert all(leaf.flat[0] == 5.0 for leaf in jax.tree.leaves(encoders))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +148,8 @@ def test_a_new_backbone_is_an_entry_of_the_registry(monkeypatch):
 
 
 def test_unknown_networks_list_the_known_ones():
-    with pytest.raises(InputError, match="'vgg16' is unknown") as caught:
-        create.create_classifier(config("vgg16"))
+    with pytest.raises(InputError, match="'vgg17' is unknown") as caught:
+        create.create_classifier(config("vgg17"))
     assert all(name in str(caught.value) for name in create.BACKBONES)
 
 
@@ -156,6 +161,9 @@ def test_unknown_networks_list_the_known_ones():
         ("resnet18", "padding", "tensorflow", "width, stem, epsilon"),
         ("googlenet", "width_multiplier", 0.5, "epsilon"),
         ("squeezenet1_1", "epsilon", 1e-3, "no option at all"),
+        ("vgg16", "epsilon", 1e-3, "width"),
+        ("vgg16_bn", "stem", "small", "width, epsilon"),
+        ("small_cnn", "width_multiplier", 0.5, "width, epsilon"),
     ],
 )
 def test_options_that_a_network_does_not_have(network, option, value, known):

@@ -1,8 +1,10 @@
-"""MobileNets, SqueezeNet 1.1 and GoogLeNet in PyTorch, written from their papers.
+"""MobileNets, SqueezeNet, GoogLeNet, VGG and a small network, written in PyTorch.
 
 The reference of the parity tests, with torchvision's names (MobileNetV1: Keras's, see
 `keras_arrays`); torchvision itself is not needed. Each returns (logits, five maps).
 """
+
+from functools import partial
 
 import torch
 from torch import nn
@@ -266,9 +268,95 @@ class TorchGoogLeNet(nn.Module):
         return self.fc(fifth.mean((2, 3))), taps
 
 
+class TorchVGG(nn.Module):
+    def __init__(self, plan, norm, num_classes, width=64, epsilon=1e-5):
+        super().__init__()
+        layers, inputs = [], 3
+        for channels in plan:
+            if channels == "M":
+                layers.append(nn.MaxPool2d(2, 2))
+                continue
+            outputs = channels * width // 64
+            layers.append(nn.Conv2d(inputs, outputs, 3, padding=1))
+            if norm:
+                layers.append(nn.BatchNorm2d(outputs, eps=epsilon))
+            layers.append(nn.ReLU())
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
+        hidden = 4096 * width // 64
+        self.classifier = nn.Sequential(
+            nn.Linear(inputs * 7 * 7, hidden),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def forward(self, x):
+        activations, pooled = [], []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                activations.append(x)
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                pooled.append(x)
+        x = torch.flatten(self.avgpool(x), 1)
+        for layer in self.classifier:  # without dropout, in training too
+            x = x if isinstance(layer, nn.Dropout) else layer(x)
+        return x, [pooled[1], *activations[2:], pooled[4]]
+
+
+# torchvision's own table.
+VGG_PLANS = {
+    "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg13": (
+        *(64, 64, "M", 128, 128, "M", 256, 256, "M"),
+        *(512, 512, "M", 512, 512, "M"),
+    ),
+    "vgg16": (
+        *(64, 64, "M", 128, 128, "M", 256, 256, 256, "M"),
+        *(512, 512, 512, "M", 512, 512, 512, "M"),
+    ),
+    "vgg19": (
+        *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
+        *(512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
+    ),
+}
+
+
+class TorchSmallCnn(nn.Module):
+    def __init__(self, num_classes, width=32, epsilon=1e-5):
+        super().__init__()
+        inputs = 3
+        for i, factor in enumerate((1, 2, 4, 8, 8), start=1):
+            outputs = factor * width
+            setattr(self, f"conv{i}", nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(outputs, eps=epsilon))
+            inputs = outputs
+        self.fc = nn.Linear(inputs, num_classes)
+
+    def forward(self, x):
+        layer = lambda i, x: F.relu(
+            getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
+        )
+        taps = [F.max_pool2d(layer(1, x), 2)]
+        taps.append(layer(2, taps[0]))
+        for i in (3, 4, 5):
+            taps.append(layer(i, F.max_pool2d(taps[-1], 2)))
+        return self.fc(taps[-1].mean((2, 3))), taps
+
+
 NETWORKS = {
     "mobilenet_v1": TorchMobileNetV1,
     "mobilenet_v2": TorchMobileNetV2,
     "squeezenet1_1": TorchSqueezeNet,
     "googlenet": TorchGoogLeNet,
+    "small_cnn": TorchSmallCnn,
+} | {
+    f"{name}{suffix}": partial(TorchVGG, plan, suffix == "_bn")
+    for name, plan in VGG_PLANS.items()
+    for suffix in ("", "_bn")
 }

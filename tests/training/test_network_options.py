@@ -63,6 +63,9 @@ def options_of(config):
         ("squeezenet1_1", (0, "", 0.0, "", 0.0), IMAGENET_MEAN),
         # What torchvision's `transform_input=True` makes of an image.
         ("googlenet", (0, "", 0.0, "", 1e-3), (0.5, 0.5, 0.5)),
+        ("vgg16", (64, "", 0.0, "", 0.0), IMAGENET_MEAN),
+        ("vgg16_bn", (64, "", 0.0, "", 1e-5), IMAGENET_MEAN),
+        ("small_cnn", (32, "", 0.0, "", 1e-5), IMAGENET_MEAN),
     ],
 )
 def test_without_a_file_the_networks_own(network, options, mean, tmp_path):

@@ -176,10 +176,10 @@ def _weighted(equation: JaxprEqn, flow: Flow, sign: int) -> Rewrite:
     first = carries(equation.invars[0], flow.carrying)
     inputs = tuple(equation.invars if first else equation.invars[::-1])
 
-    def function(a: Array, weights: Array) -> Array:
+    def function(a: Array, weights: Any) -> Array:
         return bind(equation, [a, weights] if first else [weights, a])[0]
 
-    def rule(mass: Array, a: Array, weights: Array) -> Array:
+    def rule(mass: Array, a: Array, weights: Any) -> Array:
         up, down = jnp.maximum(sign * weights, 0), jnp.maximum(-sign * weights, 0)
         excited = _shared(lambda a: function(a, up), jnp.maximum(mass, 0), a)
         inhibited = _shared(lambda a: function(a, down), jnp.maximum(-mass, 0), a)
