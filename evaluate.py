@@ -132,8 +132,8 @@ def define_comparison_flags() -> None:
     flags.DEFINE_list(
         "metrics",
         [],
-        "Metrics or groups of them, comma-separated; the groups: localisation, maps, "
-        "faithfulness, sanity, robustness, cost.",
+        "Metrics or groups of them, comma-separated; the groups: localisation, "
+        "contours, maps, faithfulness, sanity, robustness, cost.",
     )
     flags.DEFINE_enum("box", "value", RULES, "How a map becomes a box.")
     flags.DEFINE_enum(

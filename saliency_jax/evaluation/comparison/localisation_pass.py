@@ -81,14 +81,14 @@ METRICS = {
         "MaxBoxAcc %",
         "higher",
         "per_cent",
-        "localisation",
+        "contours",
         "box of the largest contour, IoU of one half, at the best threshold of all",
     ),
     "max_box_acc_v2": Metric(
         "MaxBoxAccV2 %",
         "higher",
         "per_cent",
-        "localisation",
+        "contours",
         "any contour's box, mean over IoU of 0.3, 0.5 and 0.7, each at its best "
         "threshold",
     ),

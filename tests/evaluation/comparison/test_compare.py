@@ -73,7 +73,8 @@ def figures_of(compared, row):
 
 def test_figures_of_a_map_that_is_the_painted_mask(tmp_path):
     rows = {"red": RED, **contestants.trivial(SIZE, 0)}
-    compared, gallery = compare.compare(plan_of(tmp_path), rows, {"seed": 0})
+    plan = plan_of(tmp_path, ("localisation", "contours", "maps"))
+    compared, gallery = compare.compare(plan, rows, {"seed": 0})
     red = figures_of(compared, "red")
     # Of the four with boxes the third misses; the second has the wrong class.
     assert red["gt_known"] == 1 / 4
