@@ -144,9 +144,6 @@ def test_a_function_of_the_users_own(data, tmp_path, monkeypatch):
 
             def four(images):
                 return logits(images)[:, :4]
-
-            def none(images):
-                return None
         """)
     )
     monkeypatch.chdir(tmp_path)
@@ -168,7 +165,6 @@ def test_a_function_of_the_users_own(data, tmp_path, monkeypatch):
             {"judges": ["my_classifier:four"]},
             "my_classifier:four tells 4 classes",
         ),
-        ({"classifier": "my_classifier:none"}, "gives NoneType for images"),
     ):
         given = {"classifier": "my_classifier:logits"} | wrong
         with pytest.raises(InputError, match=message):

@@ -127,7 +127,7 @@ def test_masks_of_another_size_stay_masks():
     )
     batch = {"label": np.zeros(1, int)}
     maps = maps_of(ones, MODEL, batch, batch["label"], KEY, 64)
-    assert maps.max() == 1 and maps.min() == 1
+    assert maps.max() == 1 and maps.min() > 0.999
 
 
 def test_a_masker_is_asked_again_at_its_own_size():
