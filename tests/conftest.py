@@ -1,18 +1,11 @@
 """Strict JAX for every test: four CPU devices, no rank promotion, no reused keys."""
 
-import importlib.metadata
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile much and run little: half the time with LLVM's optimisation off, and
-# a third of that without the emitters of fusions, a flag that came and went.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    if importlib.metadata.version("jaxlib").startswith("0.10.")
-    else "--xla_backend_optimization_level=0",
-)
+# The tests compile much and run little: half the time with LLVM's optimisation off.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(Path(__file__).parent.parent / ".pytest_cache" / "jax"),
