@@ -11,7 +11,6 @@ much each method's maps still are the same (Adebayo et al.: a map that stays doe
 explain the classifier).
 """
 
-import functools
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from jaxtyping import UInt8
 
 from saliency_jax import attribution
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.named import method_of
+from saliency_jax.attribution.named import masker_method, method_of
 from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.errors import InputError, run_command
@@ -35,7 +34,6 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.report.figures import save_png
 from saliency_jax.report.files import make_folder
 from saliency_jax.report.heat import heat_grid
-from saliency_jax.saliency import load_masker
 
 
 def define_flags() -> None:
@@ -109,9 +107,7 @@ def explain_files(
     """
     functions = {text: method_of(text) for text in methods}
     if masker:
-        method = attribution.get("trained_masker")
-        trained = functools.partial(method, masker=load_masker(masker))
-        functions[Path(masker).name] = trained
+        functions[Path(masker).name] = masker_method(masker)
     loaded = load(classifier, "classifier")
     model, size = loaded.classifier, image_size or loaded.image_size or IMAGE_SIZE
     pictures = np.stack(

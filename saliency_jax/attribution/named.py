@@ -8,6 +8,7 @@ from typing import Any
 from saliency_jax import attribution
 from saliency_jax.attribution.registry import describe
 from saliency_jax.errors import InputError
+from saliency_jax.saliency import load_masker
 
 _TYPES = {
     int: "a whole number",
@@ -51,6 +52,17 @@ def method_of(text: str) -> Callable[..., Any]:
             names = " or ".join(_TYPES[each] for each in types)
             raise InputError(f"{text}: {option} is {names}")
     return functools.partial(method, **options)
+
+
+def masker_method(workdir: str) -> Callable[..., Any]:
+    """Returns the masker of a run as a method.
+
+    Raises:
+      InputError: there is no such run, or it has no masker.
+    """
+    return functools.partial(
+        attribution.get("trained_masker"), masker=load_masker(workdir)
+    )
 
 
 def _fits(value: Any, types: tuple[type, ...]) -> bool:

@@ -9,6 +9,9 @@ from jaxtyping import Bool
 from saliency_jax.data import sources
 from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
+from saliency_jax.loading import Loaded
+from saliency_jax.models.black_box import count_classes
+from saliency_jax.run_config import read_run_config
 
 
 def check_classes(workdir: Path, config: dict[str, Any], source: Source) -> None:
@@ -38,6 +41,23 @@ def check_classes(workdir: Path, config: dict[str, Any], source: Source) -> None
         f"{difference}: its accuracy would mean nothing; use data and runs of the same "
         "classes in the same order"
     )
+
+
+def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
+    """Checks that a classifier tells as many classes apart as the data have.
+
+    Raises:
+      InputError: it does not, or it gives no logits.
+    """
+    if loaded.path.is_dir():
+        check_classes(loaded.path, read_run_config(loaded.path), source)
+    classes = count_classes(loaded.classifier, named, size)
+    if classes != source.num_classes:
+        raise InputError(
+            f"--classifier={named} tells {classes} classes apart, {source.name} has "
+            f"{source.num_classes}: name one that was trained on these classes, or "
+            "other data"
+        )
 
 
 def training_classes(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation.comparison.request import check_fit
+from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.names import short_names
 from saliency_jax.loading import IMAGE_SIZE, load
 from saliency_jax.models.classifier import Classifier

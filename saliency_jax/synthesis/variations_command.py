@@ -9,30 +9,28 @@ still calls what it calls the image, with its interval, and `variations.png`, th
 variations of the first images, none chosen. See `saliency_jax.synthesis.variations`.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 from tqdm import tqdm
 
-from saliency_jax import attribution, prng
+from saliency_jax import prng
 from saliency_jax.attribution.asking import ask, with_targets
-from saliency_jax.attribution.named import method_of
+from saliency_jax.attribution.named import masker_method, method_of
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation.comparison.request import check_fit
+from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.loading import load, load_generator
 from saliency_jax.metrics.intervals import mean_interval
 from saliency_jax.metrics.map_boxes import RULES
 from saliency_jax.report.figures import save_png
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.generated import variation_grid
-from saliency_jax.saliency import load_masker
 from saliency_jax.synthesis.variations import (
     Variations,
     acceptable_variations,
@@ -144,7 +142,7 @@ def vary(
     size = trained.module.image_size
     loaded = load(classifier, "--classifier")
     check_fit(classifier, loaded, source, size)
-    explain = explainer(method, masker)
+    explain = masker_method(masker) if masker else method_of(method)
     out = Path(out)
     make_folder(out)
 
@@ -225,18 +223,6 @@ def vary(
         f"{path}, {out / 'variations.png'}"
     )
     return results
-
-
-def explainer(method: str, masker: str | None) -> Callable[..., Float[Array, "B H W"]]:
-    """Returns what makes the maps: a method, or a run's masker.
-
-    Raises:
-      InputError: there is none of that name.
-    """
-    if masker is None:
-        return method_of(method)
-    trained_masker = attribution.get("trained_masker")
-    return functools.partial(trained_masker, masker=load_masker(masker))
 
 
 def summary(chosen: Sequence[Varied], count: int) -> dict[str, Any]:

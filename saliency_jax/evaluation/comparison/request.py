@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import cv2
 
 from saliency_jax.data import sources
-from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.evaluation import fingerprints
-from saliency_jax.evaluation.classes import check_classes
+from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.comparison import catalogue, contestants, judged_pass
 from saliency_jax.evaluation.comparison.box_regressor import supervised
 from saliency_jax.evaluation.comparison.compare import Plan, compare, with_answers
@@ -29,7 +28,6 @@ from saliency_jax.report.comparison_tables import (
     to_text,
 )
 from saliency_jax.report.html.page import build_page
-from saliency_jax.run_config import read_run_config
 from saliency_jax.training import run_folder
 
 THREADS = 4
@@ -121,23 +119,6 @@ def answer(request: Request) -> list[Path]:
         rows[REGRESSOR] = supervised(with_answers(plan).setting)
     compared, gallery = compare(plan, rows, describe(request, plan))
     return write(compared, gallery, sort, plan.out)
-
-
-def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
-    """Checks that a classifier tells as many classes apart as the data have.
-
-    Raises:
-      InputError: it does not, or it gives no logits.
-    """
-    if loaded.path.is_dir():
-        check_classes(loaded.path, read_run_config(loaded.path), source)
-    classes = count_classes(loaded.classifier, named, size)
-    if classes != source.num_classes:
-        raise InputError(
-            f"--classifier={named} tells {classes} classes apart, {source.name} has "
-            f"{source.num_classes}: name one that was trained on these classes, or "
-            "other data"
-        )
 
 
 def load_memoriser(
