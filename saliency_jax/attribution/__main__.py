@@ -6,19 +6,21 @@ r"""Maps of any methods on pictures of your own, in one figure.
 
 Writes `maps.png` and the raw maps as `maps.npz` (an array `[B, H, W]` for each method)
 to `--out`. `--masker` names a run of train.py, whose masker then stands in the figure
-too. `--randomise 3` draws the last three layers of the classifier anew and tells how
-much each method's maps still are the same (Adebayo et al.: a map that stays does not
-explain the classifier).
+too. `--beside RUN,RUN` explains further classifiers on the same pictures, each in rows
+of its own; the arrays of `maps.npz` are then named `CLASSIFIER/METHOD`. `--randomise 3`
+draws the last three layers of each classifier anew and tells how much each method's
+maps still are the same (Adebayo et al.: a map that stays does not explain the
+classifier).
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from saliency_jax import attribution
 from saliency_jax.attribution.batching import in_batches
@@ -26,6 +28,7 @@ from saliency_jax.attribution.named import masker_method, method_of
 from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
 from saliency_jax.errors import InputError, run_command
+from saliency_jax.evaluation.names import short_names
 from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
 from saliency_jax.explain.pictures import read_picture, shown
 from saliency_jax.loading import IMAGE_SIZE, load
@@ -41,6 +44,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean("list", False, "Only list the methods and their options.")
     flags.DEFINE_string(
         "classifier", None, "Workdir of a run, or NETWORK=WEIGHTS_FILE."
+    )
+    flags.DEFINE_list(
+        "beside",
+        [],
+        "Further classifiers, named in the same way, that are shown the same pictures "
+        "and have rows of their own.",
     )
     flags.DEFINE_list("images", [], "Files of pictures, comma-separated.")
     flags.DEFINE_list(
@@ -77,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
         values.classifier,
         values.images,
         values.methods,
+        beside=values.beside,
         masker=values.masker,
         targets=values.targets,
         image_size=values.image_size,
@@ -92,6 +102,7 @@ def explain_files(
     images: Sequence[str],
     methods: Sequence[str],
     *,
+    beside: Sequence[str] = (),
     masker: str | None = None,
     targets: Sequence[str] = (),
     image_size: int | None = None,
@@ -108,34 +119,78 @@ def explain_files(
     functions = {text: method_of(text) for text in methods}
     if masker:
         functions[Path(masker).name] = masker_method(masker)
-    loaded = load(classifier, "classifier")
-    model, size = loaded.classifier, image_size or loaded.image_size or IMAGE_SIZE
+    first = load(classifier, "classifier")
+    loaded = [first, *(load(named, "--beside") for named in beside)]
+    models = dict(
+        zip(
+            short_names([one.path for one in loaded]),
+            [one.classifier for one in loaded],
+            strict=True,
+        )
+    )
+    size = image_size or first.image_size or IMAGE_SIZE
     pictures = np.stack(
         [shown(read_picture(Path(name)).pixels, size, "centre")[0] for name in images]
     )
     out = Path(out)
     make_folder(out)
 
-    classes, captions = _explained(model, pictures, targets, batch_size)
-    for name, caption in zip(images, captions, strict=True):
-        print(f"{name}: {caption}")
-    options = {"key": jax.random.key(seed), "batch_size": batch_size}
-    explain = lambda model: {
-        name: np.asarray(function(model, pictures, classes, **options))
+    key = jax.random.key(seed)
+    explain = lambda model, classes: {
+        name: np.asarray(
+            function(model, pictures, classes, key=key, batch_size=batch_size)
+        )
         for name, function in functions.items()
     }
-    maps = explain(model)
-    save_png(out / "maps.png", heat_grid(pictures, maps, captions))
-    np.savez_compressed(out / "maps.npz", **maps)
+    asked, captions, maps = {}, {}, {}
+    for known_as, model in models.items():
+        prefix = f"{known_as}: " if beside else ""
+        asked[known_as], told = _explained(model, pictures, targets, batch_size)
+        captions[known_as] = [prefix + caption for caption in told]
+        for name, caption in zip(images, captions[known_as], strict=True):
+            print(f"{name}: {caption}")
+        maps[known_as] = explain(model, asked[known_as])
+    save_png(out / "maps.png", _figure(pictures, maps, captions))
+    arrays = {
+        f"{known_as}/{name}" if beside else name: of_method
+        for known_as, of_model in maps.items()
+        for name, of_method in of_model.items()
+    }
+    np.savez_compressed(out / "maps.npz", **arrays)
     print(f"maps: {out / 'maps.png'}, raw: {out / 'maps.npz'}")
     if randomised_layers:
-        layers = layers_from_the_top(model, pictures)[:randomised_layers]
-        print(f"rank correlation with the maps after drawing {', '.join(layers)} anew:")
-        key = jax.random.key(seed)
-        others = explain(randomise(model, layers, pictures, key))
-        for name, of_method in maps.items():
-            mean = rank_correlation(of_method, others[name]).mean()
-            print(f"  {name:32} {mean:6.2f}")
+        for known_as, model in models.items():
+            layers = layers_from_the_top(model, pictures)[:randomised_layers]
+            print(
+                f"{known_as}: rank correlation with the maps after drawing "
+                f"{', '.join(layers)} anew:"
+            )
+            drawn = randomise(model, layers, pictures, key)
+            others = explain(drawn, asked[known_as])
+            for name, of_method in maps[known_as].items():
+                mean = rank_correlation(of_method, others[name]).mean()
+                print(f"  {name:32} {mean:6.2f}")
+
+
+def _figure(
+    pictures: UInt8[np.ndarray, "B S S 3"],
+    maps: Mapping[str, Mapping[str, Float[np.ndarray, "B S S"]]],
+    captions: Mapping[str, Sequence[str]],
+) -> UInt8[np.ndarray, "P Q 3"]:
+    """Rows of all classifiers for the first picture, then for the next."""
+    interleaved = lambda arrays: np.stack(arrays, axis=1).reshape(
+        -1, *pictures.shape[1:3]
+    )
+    names = next(iter(maps.values()))
+    return heat_grid(
+        np.repeat(pictures, len(maps), axis=0),
+        {name: interleaved([of[name] for of in maps.values()]) for name in names},
+        [
+            each
+            for of_picture in zip(*captions.values(), strict=True)
+            for each in of_picture
+        ],
+    )
 
 
 def _explained(

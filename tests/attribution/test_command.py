@@ -8,6 +8,7 @@ from saliency_jax.attribution.__main__ import explain_files
 from saliency_jax.errors import InputError
 from saliency_jax.loading import load_classifier
 from saliency_jax.models.create import create_backbone
+from saliency_jax.report.figures import GAP, HEADER, READABLE_SIDE
 from tests.weights_files import write_weights
 
 
@@ -43,6 +44,29 @@ def test_maps_are_written_and_compared(folder, capsys):
     assert (maps["gradient:reduction=sum_abs"] >= maps["gradient"]).all()
 
 
+def test_classifiers_stand_beside_each_other(folder, classifier_run, capsys):
+    explain(folder, beside=[str(classifier_run)], methods="gradient input_x_gradient")
+    out = capsys.readouterr().out
+    assert "one.png: net.safetensors: class " in out
+    assert f"two.jpg: {classifier_run.name}: " in out
+    both = dict(np.load(folder / "maps" / "maps.npz"))
+    assert list(both) == [
+        f"{classifier}/{method}"
+        for classifier in ("net.safetensors", classifier_run.name)
+        for method in ("gradient", "input_x_gradient")
+    ]
+    drawn = cv2.imread(str(folder / "maps" / "maps.png"))
+    step = (len(drawn) + GAP) // 4  # both classifiers of a picture, then the next
+    rows = [drawn[step * n + HEADER : step * (n + 1) - GAP] for n in range(4)]
+    side = READABLE_SIDE
+    np.testing.assert_array_equal(rows[0][:, :side], rows[1][:, :side])
+    assert (rows[0][:, :side] != rows[2][:, :side]).any()
+    assert (rows[0][:, side:] != rows[1][:, side:]).any()
+    explain(folder, methods="gradient")
+    alone = np.load(folder / "maps" / "maps.npz")
+    np.testing.assert_array_equal(alone["gradient"], both["net.safetensors/gradient"])
+
+
 def test_a_class_can_be_asked_for(folder, capsys):
     explain(folder, "one.png", targets=["3"])
     assert "one.png: class 3 0." in capsys.readouterr().out
@@ -58,6 +82,7 @@ def test_a_class_can_be_asked_for(folder, capsys):
         ({"methods": "gradient:reduction=mean"}, "reduction is one of"),
         ({"targets": ["7", "0"]}, "--targets=7,0: the classifier knows classes 0 to 6"),
         ({"targets": ["0"]}, "--targets names 1 classes for 2 pictures"),
+        ({"beside": ["nowhere"]}, "--beside nowhere does not exist: name the workdir"),
         ({"targets": ["cat", "0"]}, "--targets=cat,0: expected numbers of classes"),
     ],
 )
