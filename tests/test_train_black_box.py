@@ -65,7 +65,7 @@ def test_the_black_box_does_not_move(black_box_run, deep_classifier_run):
         )
 
 
-@pytest.mark.parametrize("last", [2, 3, 4])
+@pytest.mark.parametrize("last", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
     black_box_run, deep_classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, last
 ):
@@ -116,7 +116,7 @@ def test_without_labels_the_predicted_class_is_explained(black_box_run):
     with pytest.raises(InputError, match="pass labels, the classes to explain"):
         saliency_fn(masker.replace(classifier=None), IMAGES)
     alone = saliency_fn(masker.replace(classifier=None), IMAGES, predicted)
-    np.testing.assert_allclose(alone, saliency_fn(masker, IMAGES), atol=1e-6)
+    np.testing.assert_allclose(alone, saliency_fn(masker, IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [10, -1, np.array([0, 1, 10])])
@@ -309,21 +309,21 @@ def test_an_encoder_of_its_own_may_have_other_classes(
     deep_classifier_run, shapes_dir, tmp_path
 ):
     other = tmp_path / "other"
-    config = classifier_config(shapes_dir, classifier__network="resnet18")
+    config = classifier_config(shapes_dir, classifier__network="resnet10")
     train.train(config, other)
     path = other / "config.json"
     filed = json.loads(path.read_text())
     filed["data"]["class_names"] = [f"other {k}" for k in range(10)]
     path.write_text(json.dumps(filed))
-    encoder = {"encoder__network": "resnet18", "encoder__init": str(other)}
+    encoder = {"encoder__network": "resnet10", "encoder__init": str(other)}
     config = black_box_config(shapes_dir, deep_classifier_run, **encoder)
     train.train(config, tmp_path / "run")
     filed = json.loads((tmp_path / "run" / "config.json").read_text())
     assert filed["encoder"]["stem"] == "small_stride2"  # as its run says
     assert saliency_fn(load_masker(tmp_path / "run"), IMAGES, 3).shape == (3, 32, 32)
-    encoder["encoder__network"] = "resnet34"
+    encoder["encoder__network"] = "resnet18"
     config = black_box_config(shapes_dir, deep_classifier_run, **encoder)
-    with pytest.raises(InputError, match="'resnet18', this config has 'resnet34'"):
+    with pytest.raises(InputError, match="'resnet10', this config has 'resnet18'"):
         train.train(config, tmp_path / "another")
 
 

@@ -33,7 +33,8 @@ def maps(size):
 @pytest.mark.parametrize("size", [(64, 64), (67, 94)])
 def test_masks_of_any_size(upsampling, size):
     module = SelectiveDecoder(5, upsampling, base=8)
-    (masks, scores), variables = module.init_with_output(
+    init = jax.jit(module.init_with_output, static_argnums=(2, 4))
+    (masks, scores), variables = init(
         jax.random.key(0), maps(size), size, LABELS, False
     )
     assert masks.shape == (2, *size) and masks.dtype == jnp.float32
@@ -41,7 +42,8 @@ def test_masks_of_any_size(upsampling, size):
     assert float(masks.min()) >= 0 and float(masks.max()) <= 1
     assert np.ptp(masks) > 0.01
     half = SelectiveDecoder(5, upsampling, base=8, dtype=jnp.bfloat16)
-    close, _ = half.apply(variables, maps(size), size, LABELS, False)
+    apply = jax.jit(half.apply, static_argnums=(2, 4))
+    close, _ = apply(variables, maps(size), size, LABELS, False)
     assert close.dtype == jnp.float32
     assert float(jnp.abs(close - masks).mean()) < 0.02
 
@@ -112,7 +114,8 @@ def test_the_encoder_neither_learns_nor_drifts():
     encoder = create_backbone("resnet10", 5, width=8, stem="small_stride2")
     module = SelectiveMasker(encoder, SelectiveDecoder(5, base=8))
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    variables = module.init(jax.random.key(0), images, LABELS, False)
+    init = jax.jit(module.init, static_argnums=3)
+    variables = init(jax.random.key(0), images, LABELS, False)
 
     def total(params):
         (masks, _), updates = module.apply(
@@ -120,7 +123,7 @@ def test_the_encoder_neither_learns_nor_drifts():
         )
         return masks.sum(), updates
 
-    gradients, updates = jax.grad(total, has_aux=True)(variables["params"])
+    gradients, updates = jax.jit(jax.grad(total, has_aux=True))(variables["params"])
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradients["encoder"]))
     assert any(leaf.any() for leaf in jax.tree.leaves(gradients["decoder"]))
     before = variables["batch_stats"]

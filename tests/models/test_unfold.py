@@ -28,6 +28,7 @@ def folded(name, **options):
 
 
 @partial(jax.jit, static_argnums=2)
+@partial(jax.jit, static_argnums=2)
 def logits_of(classifier, images, train):
     inputs = normalise(images, classifier.mean, classifier.std)
     (logits, _), _ = classifier.module.apply(

@@ -245,7 +245,8 @@ def test_no_rule_for_complex_numbers(method):
 
 def test_nothing_is_lost_where_nothing_is_negative():
     module = SqueezeNet(num_classes=7)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    init = jax.jit(module.init, static_argnums=2)
+    variables = init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False)
     model = Classifier(variables, module, (0.5,) * 3, (0.25,) * 3)
     pictures = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
     for layer in ("tap_0", "tap_3"):

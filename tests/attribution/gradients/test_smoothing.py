@@ -107,7 +107,7 @@ def test_a_small_variance_beside_a_large_mean_is_not_lost():
 
 
 def test_one_sample_has_no_variance():
-    assert np.asarray(var_grad(quadratic, IMAGES, 0, samples=1)).max() == 0
+    assert np.asarray(var_grad(quadratic, IMAGES, 0, samples=1)).max() < 1e-12
 
 
 def test_at_a_layer_the_noise_is_on_the_images():
