@@ -8,11 +8,15 @@ r"""Trains a classifier, CASM's two networks, a black box's masker, or a generat
         --config.classifier.init=runs/classifier_shapes
     python train.py --config configs/generator_shapes.py --workdir runs/generator
 
-Flags override any config value. A workdir that holds a checkpoint is resumed.
+Flags override any config value. A workdir that holds a checkpoint is resumed. Ctrl-C
+and SIGTERM end a run after the step that it is in, with a checkpoint and exit code 130
+or 143.
 """
 
 import functools
 import math
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +42,7 @@ from saliency_jax.training import (
     run_folder,
     sharding,
     start,
+    stopping,
 )
 from saliency_jax.training.checkpoints import Checkpoints, saved_steps
 from saliency_jax.training.state import TrainState
@@ -65,11 +70,17 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"unexpected argument {argv[1]!r}: train.py takes flags")
     if CONFIG.value is None or not WORKDIR.value:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
-    train(CONFIG.value, Path(WORKDIR.value))
+    stopped_by = train(CONFIG.value, Path(WORKDIR.value))
+    if stopped_by:
+        sys.exit(stopping.exit_code(stopped_by))
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
-    """Runs the experiment from the workdir's last checkpoint, or from its start."""
+def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
+    """Runs the experiment from the workdir's last checkpoint, or from its start.
+
+    Returns:
+      The signal that stopped the run before its end, None where it came to its end.
+    """
 
     ############################################################################
     # Set-up                                                                   #
@@ -178,6 +189,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
 
     with (
+        stopping.stop_signals() as stop_signal,
         jax.set_mesh(mesh),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
         Writer(workdir, checkpoints.last_step or 0) as writer,
@@ -215,6 +227,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         # batch that has not been consumed. Where a phase ends, it is the next one's.
         pending, timed_steps, pause = [], 0, 0.0
         fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
+        stopped_by = stop_signal()
         for step in range(first_step, config.total_steps + 1):
             is_end, is_start = step == config.total_steps, step == first_step
             paused_at = time.perf_counter()
@@ -237,9 +250,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 tqdm.write(f"step {step}: the phase {phase.name} begins")
                 data.close()
                 data = make_data(batch_size=phase.batch_size)
-            if not is_start and (is_end or step % config.checkpoint.every == 0):
+            is_due = is_end or stopped_by or step % config.checkpoint.every == 0
+            if is_due and not is_start:
                 tqdm.write(checkpoints.save(state, data))
-            if is_end:
+            if is_end or stopped_by:
                 break
             pause += time.perf_counter() - paused_at
 
@@ -259,13 +273,18 @@ def train(config: ConfigDict, workdir: Path) -> None:
             bar.update()
             # Before every evaluation and checkpoint too, so that no state is kept
             # whose losses nobody looked at.
+            stopped_by = stop_signal()
             ends = phase != stage.phase_at(step + 1) or step + 1 == config.total_steps
-            if ends or any(
-                (step + 1) % every == 0
-                for every in (
-                    config.log.every,
-                    config.log.evaluate_every,
-                    config.checkpoint.every,
+            if (
+                ends
+                or stopped_by
+                or any(
+                    (step + 1) % every == 0
+                    for every in (
+                        config.log.every,
+                        config.log.evaluate_every,
+                        config.checkpoint.every,
+                    )
                 )
             ):
                 values = evaluators.mean_of(pending)
@@ -288,6 +307,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     # The end                                                                  #
     ############################################################################
     data.close()
+    if stopped_by and not is_end:
+        print(f"stopped by {stopped_by.name}: the same command goes on from here")
+        return stopped_by
     if is_classifier:
         split = sources.find_evaluation_split(config.data.name, config.data.data_dir)
         if split is None:
@@ -299,6 +321,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             print(f"{split} ({len(validation)} images): {evaluators.one_line(scores)}")
             run_folder.write_scores(workdir, scores)
     print(f"finished: {workdir}")
+    return None
 
 
 def report_progress(

@@ -69,6 +69,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` as an absl command; an `InputError` is one line and exit code 2.
 
     So is whatever keeps the flags, or a config file that they name, from being read.
+    After Ctrl-C the exit code is 130.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -81,6 +82,9 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
             message = " ".join(str(error).split())
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped by Ctrl-C", file=sys.stderr)
+            sys.exit(130)
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:

@@ -119,7 +119,10 @@ def test_a_damaged_checkpoint_is_one_line(smoke_run, shapes_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(smoke_run, shapes_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)]
+)
+def test_a_killed_run_goes_on(smoke_run, shapes_dir, tmp_path, number, code):
     arguments = casm_command(
         shapes_dir, smoke_run, tmp_path, "--config.total_steps=200"
     )
@@ -127,8 +130,10 @@ def test_a_killed_run_goes_on(smoke_run, shapes_dir, tmp_path):
     while max(saved_steps(tmp_path, "last"), default=0) < 9:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert ("stopped by SIGTERM" in out) == (number == signal.SIGTERM)
     assert saved_steps(tmp_path, "last")[-1] < 200
     # fewer checkpoints and pictures do not make it another run
     rarer = ("checkpoint.every", "log.evaluate_every", "log.picture_every")

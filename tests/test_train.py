@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 
 import cv2
 import jax
@@ -119,6 +121,33 @@ def test_an_interrupted_run_becomes_the_same_run(
     # the figures, too, apart from the times
     final, expected = lines_of(tmp_path)[-1], lines_of(casm_run)[-1]
     assert final | {"time": 0} == expected | {"time": 0}
+
+
+def test_a_run_that_is_asked_to_stop_saves_first(
+    casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
+):
+    """Within a save interval, and goes on to the same networks."""
+    flip = train.casm_stage.casm_step.critic_is_historic
+
+    def terminated(options, slots, step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return flip(options, slots, step)
+
+    config = casm_config(shapes_dir, classifier_run)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.casm_stage.casm_step, "critic_is_historic", terminated)
+        assert train.train(config, tmp_path) is signal.SIGTERM
+    assert saved_steps(tmp_path, "last")[-1] == 5
+    assert "stopped by SIGTERM: the same command goes on" in capsys.readouterr().out
+    assert lines_of(tmp_path)[-1]["step"] == 5
+    assert train.train(casm_config(shapes_dir, classifier_run), tmp_path) is None
+    assert f"resumed {tmp_path} at step 5" in capsys.readouterr().out
+    _, arrays, files = arrays_of(tmp_path)
+    _, expected_arrays, expected_files = arrays_of(casm_run)
+    assert arrays.keys() == expected_arrays.keys() and files == expected_files
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
 
 
 def test_a_run_stores_its_pool_in_the_type_that_the_config_says(

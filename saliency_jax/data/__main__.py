@@ -1,6 +1,5 @@
 """`python -m saliency_jax.data prepare NAME --source DIR --data_dir DIR`."""
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -68,15 +67,8 @@ def main(argv: Sequence[str]) -> None:
     """Prepares the data set that the command line names."""
     if len(argv) != 3 or argv[1] != "prepare":
         raise InputError(f"usage: {_USAGE}; NAME is one of {', '.join(BUILDERS)}")
-    try:
-        _prepare(argv[2])
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell reports Ctrl-C
-
-
-def _prepare(builder: str) -> None:
     prepare(
-        builder,
+        argv[2],
         _DATA_DIR.value,
         _SOURCE.value,
         image_size=_IMAGE_SIZE.value,
