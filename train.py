@@ -13,8 +13,8 @@ and SIGTERM end a run after the step that it is in, with a checkpoint and exit c
 or 143.
 """
 
+import contextlib
 import functools
-import math
 import signal
 import sys
 import time
@@ -38,6 +38,7 @@ from saliency_jax.training import (
     classifier_stage,
     encoder,
     evaluators,
+    finite,
     generator_stage,
     run_folder,
     sharding,
@@ -103,6 +104,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         sharding.check_batch_size(phase.batch_size, mesh, f"{section}.batch_size")
     pool_memory = config.casm.pool_memory if config.stage == "casm" else "device"
     sharding.check_memory(pool_memory, mesh)
+    finite.check_memory(config.not_finite, pool_memory)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
     # A resumed run holds its networks, and does without those it started from.
     steps_saved = saved_steps(workdir, "last")
@@ -155,8 +157,9 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     ############################################################################
     is_classifier = config.stage == "classifier"
     is_generator = config.stage == "generator"
+    skip = config.not_finite == "skip"
     train_step = jax.jit(
-        stage.step,
+        finite.watched(stage.step, skip),
         donate_argnums=0,
         # The forms of a step, such as a phase's: compiled once each.
         static_argnums=tuple(range(2, 2 + len(stage.form(0)))),
@@ -227,7 +230,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         # batch that has not been consumed. Where a phase ends, it is the next one's.
         pending, timed_steps, pause = [], 0, 0.0
         fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
-        stopped_by = stop_signal()
+        stopped_by, fetched_data, left_out = stop_signal(), data.get_state(), 0
         for step in range(first_step, config.total_steps + 1):
             is_end, is_start = step == config.total_steps, step == first_step
             paused_at = time.perf_counter()
@@ -250,6 +253,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 tqdm.write(f"step {step}: the phase {phase.name} begins")
                 data.close()
                 data = make_data(batch_size=phase.batch_size)
+                fetched_data = data.get_state()
             is_due = is_end or stopped_by or step % config.checkpoint.every == 0
             if is_due and not is_start:
                 tqdm.write(checkpoints.save(state, data))
@@ -287,13 +291,17 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                     )
                 )
             ):
-                values = evaluators.mean_of(pending)
-                if not all(math.isfinite(value) for value in values.values()):
-                    raise InputError(
-                        f"a loss is not finite between steps {fetched_step} and "
-                        f"{step + 1}: {evaluators.one_line(values)}; lower the "
-                        f"learning rate and start again in another workdir"
-                    )
+                fetched = jax.device_get(pending)
+                good = [metrics for metrics in fetched if metrics["finite"]]
+                left_out = finite.in_a_row(fetched, left_out)
+                allowed = finite.PATIENCE if skip else 0
+                if len(good) < len(fetched) and left_out >= allowed:
+                    again = make_data(batch_size=phase.batch_size, sharding=None)
+                    again.set_state(fetched_data)
+                    with contextlib.closing(again):
+                        raise finite.error(workdir, fetched_step, fetched, again)
+                values = evaluators.mean_of(good) if good else {}
+                values["finite"] = len(good) / len(fetched)
                 seconds = time.perf_counter() - fetched_at - pause
                 if timed_steps:
                     images = timed_steps * phase.batch_size
@@ -302,6 +310,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 report_progress(bar, step + 1, config.total_steps, values)
                 pending, timed_steps, pause = [], 0, 0.0
                 fetched_at, fetched_step = time.perf_counter(), step + 1
+                fetched_data = data.get_state()
 
     ############################################################################
     # The end                                                                  #

@@ -28,6 +28,9 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
     config.form = arg
     config.seed = 0
     config.total_steps = 0
+    # A step whose losses or new weights are not finite ends the run, or changes nothing
+    # ("skip": networks and pool are held twice while a step runs).
+    config.not_finite = "stop"
 
     config.data = data = ConfigDict()
     data.name = ""

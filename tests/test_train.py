@@ -7,6 +7,7 @@ import signal
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -14,8 +15,11 @@ import safetensors.numpy
 
 import train
 from saliency_jax import load_masker, saliency_fn
+from saliency_jax.data import pipeline
+from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation import one_run
+from saliency_jax.loading import load_classifier
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from tests.runs import arrays_of, casm_config, classifier_config, lines_of
 
@@ -270,11 +274,53 @@ def test_a_loss_that_is_not_finite_stops_the_run(shapes_dir, tmp_path):
     config = classifier_config(
         shapes_dir, classifier__optimiser__learning_rate=1e38, data__holdout=0
     )
-    with pytest.raises(
-        InputError, match="not finite between steps 0 and 2: .*loss (nan|inf)"
-    ):
+    with pytest.raises(InputError, match="loss is not finite at step 1, .* in .*npz:"):
         train.train(config, tmp_path)
     assert saved_steps(tmp_path, "last") == []
+    data = pipeline.make_train_iterator(
+        open_source("shapes/32x32", shapes_dir, "train"),
+        batch_size=config.data.batch_size,
+        image_size=32,
+        seed=config.seed,
+        min_area=config.data.min_area,
+        flip=config.data.flip,
+        erasing_probability=config.data.erasing_probability,
+    )
+    next(data)
+    kept = dict(np.load(tmp_path / "not_finite_at_step_1.npz"))
+    jax.tree.map(np.testing.assert_array_equal, kept, dict(next(data)))
+    data.close()
+
+
+def test_a_step_that_is_not_finite_can_be_left_out(shapes_dir, tmp_path, monkeypatch):
+    create_stage = train.STAGES["classifier"]
+
+    def spoiled(config):
+        stage = create_stage(config)
+
+        def step(state, batch):
+            after, metrics = stage.step(state, batch)
+            spoil = lambda x: jnp.where(state.step == 2, jnp.nan, x)
+            params = jax.tree.map(spoil, after.classifier.params)
+            classifier = after.classifier.replace(params=params)
+            return after.replace(classifier=classifier), metrics
+
+        return stage._replace(step=step)
+
+    monkeypatch.setitem(train.STAGES, "classifier", spoiled)
+    with pytest.raises(InputError, match="an updated weight is not finite at step 2, "):
+        train.train(classifier_config(shapes_dir), tmp_path / "stopped")
+    config = classifier_config(shapes_dir, not_finite="skip")
+    train.train(config, tmp_path / "skipped")
+    monkeypatch.setattr(train.finite, "PATIENCE", 1)
+    with pytest.raises(InputError, match="weight is not finite at step 2, .* workdir$"):
+        train.train(config, tmp_path / "impatient")
+    lines = lines_of(tmp_path / "skipped")
+    shares = {line["step"]: line["finite"] for line in lines if "finite" in line}
+    assert shares == {2: 1, 3: 0, 4: 1, 6: 1}
+    assert saved_steps(tmp_path / "skipped", "last") == [6]
+    weights = load_classifier(tmp_path / "skipped").variables
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
 
 
 @pytest.mark.parametrize(

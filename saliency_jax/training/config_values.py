@@ -8,7 +8,7 @@ from saliency_jax import pool
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import OUTPUTS
 from saliency_jax.models.selective_masker import UPSAMPLINGS
-from saliency_jax.training import sharding
+from saliency_jax.training import finite, sharding
 
 # The least and the greatest value of fields, by their whole or their last name.
 RANGES = {
@@ -68,6 +68,7 @@ RANGES = {
 
 # What other fields may be.
 CHOICES = {
+    "not_finite": finite.POLICIES,
     "classifier.output": OUTPUTS,
     "casm.pool_dtype": pool.DTYPES,
     "casm.pool_memory": sharding.MEMORIES,

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Int, Shaped
 
 from saliency_jax.metrics.localisation import casm_scores
 from saliency_jax.training.labels import present_classes
@@ -99,10 +100,9 @@ def selection_score(scores: dict[str, float]) -> float:
     return -scores["le"] if "le" in scores else scores["accuracy"]
 
 
-def mean_of(metrics: Sequence[dict[str, Array]]) -> dict[str, float]:
-    """The mean of every metric over some steps, fetched from the device at once."""
-    fetched = jax.device_get(list(metrics))
-    return {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
+def mean_of(metrics: Sequence[dict[str, ArrayLike]]) -> dict[str, float]:
+    """The mean of every metric over some steps."""
+    return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
 
 def one_line(values: dict[str, float]) -> str:

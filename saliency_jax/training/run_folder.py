@@ -44,6 +44,7 @@ FREE = (
     "classifier.init",
     "encoder.init",
     "model.factory",
+    "not_finite",
 )
 
 
