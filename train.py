@@ -40,6 +40,7 @@ from saliency_jax.training import (
     evaluators,
     finite,
     generator_stage,
+    health,
     run_folder,
     sharding,
     start,
@@ -216,6 +217,9 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 f"{config.data.name}: no training image with boxes is held out, so no "
                 "checkpoint is kept as best"
             )
+        warnings = health.watch(config)
+        if config.stage == "casm" and (outlook := health.pool_outlook(config)):
+            tqdm.write(outlook)
         strip_source = held_out if len(held_out) else train_source
         strip = next(
             pipeline.eval_batches(
@@ -307,6 +311,8 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                     images = timed_steps * phase.batch_size
                     values["images_per_second"] = images / seconds
                 writer.scalars(step + 1, values)
+                for words in warnings(values):
+                    tqdm.write(f"warning at step {step + 1}: {words}")
                 report_progress(bar, step + 1, config.total_steps, values)
                 pending, timed_steps, pause = [], 0, 0.0
                 fetched_at, fetched_step = time.perf_counter(), step + 1
