@@ -44,8 +44,7 @@ def watched(
         trained = [net.variables for net in _nets(after) if net.opt_state != ()]
         finite = jnp.ones((), bool)
         for leaf in jax.tree.leaves((metrics, trained)):
-            if jnp.issubdtype(leaf.dtype, jnp.floating):
-                finite &= jnp.all(jnp.isfinite(leaf))
+            finite &= jnp.all(jnp.isfinite(leaf))
         if skip:
             before = state.replace(step=after.step)
             after = jax.tree.map(

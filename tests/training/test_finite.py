@@ -22,7 +22,7 @@ def step(state, batch, add):
     """The weight times the batch, the loss the sum of both."""
     weight = state.masker.params["w"] * batch["factor"] + add
     masker = state.masker.replace(params={"w": weight}, opt_state={"m": jnp.zeros(1)})
-    metrics = {"loss": weight + batch["loss"], "count": jnp.asarray(3)}
+    metrics = {"loss": weight + batch["loss"], "count": jnp.asarray(3), "rate": 0.1}
     return state.replace(step=state.step + 1, masker=masker), metrics
 
 
@@ -35,6 +35,7 @@ def take(skip, factor, loss=0.0, **options):
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_finite_step_is_as_it_was(skip):
     state, metrics = take(skip, 3.0)
+    assert metrics.pop("rate") == pytest.approx(0.1)
     assert metrics == {"loss": 7.0, "count": 3, "finite": 1.0}
     assert state.masker.params == {"w": 7.0} and state.masker.opt_state == {"m": 0.0}
     assert state.step == 5

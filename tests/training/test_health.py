@@ -26,7 +26,12 @@ def config_of(module, arg="", **changed):
     ("module", "bad", "good", "message"),
     [
         (classifier_shapes, {"loss": 2.5}, {"loss": 2.4}, "loss is above 2.42, worse"),
-        (casm_shapes, {"clean_loss": 3.0}, {"masked_loss": 3.0}, "classifier.optimiser"),
+        (
+            casm_shapes,
+            {"clean_loss": 3.0},
+            {"masked_loss": 3.0},
+            "classifier.optimiser",
+        ),
         (casm_shapes, {"mask_mean": 0.004}, {"mask_mean": 0.1}, "lower config.casm."),
         (casm_shapes, {"mask_mean": 0.999}, {"mask_mean": 0.9}, "raise config.casm."),
         (
