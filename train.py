@@ -303,7 +303,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                     again = make_data(batch_size=phase.batch_size, sharding=None)
                     again.set_state(fetched_data)
                     with contextlib.closing(again):
-                        raise finite.error(workdir, fetched_step, fetched, again)
+                        raise finite.error(workdir, fetched_step, fetched, again, skip)
                 values = evaluators.mean_of(good) if good else {}
                 values["finite"] = len(good) / len(fetched)
                 seconds = time.perf_counter() - fetched_at - pause

@@ -30,10 +30,8 @@ import orbax.checkpoint as ocp
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import FUNCTION
 from saliency_jax.training import pool_files
-from saliency_jax.training.state import NetState, TrainState
+from saliency_jax.training.state import NETWORKS, NetState, TrainState
 from saliency_jax.types import PyTree
-
-NETWORKS = ("classifier", "masker", "generator", "discriminator")
 
 
 def checkpoint_folder(workdir: Path, kind: str) -> Path:

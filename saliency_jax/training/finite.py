@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from saliency_jax.errors import InputError
 from saliency_jax.training.classifier_step import Metrics
-from saliency_jax.training.state import NetState, TrainState
+from saliency_jax.training.state import NETWORKS, TrainState
 from saliency_jax.types import Batch
 
 POLICIES = ("stop", "skip")
@@ -41,7 +41,8 @@ def watched(
         state: TrainState, batch: Batch, *form: object
     ) -> tuple[TrainState, Metrics]:
         after, metrics = step(state, batch, *form)
-        trained = [net.variables for net in _nets(after) if net.opt_state != ()]
+        nets = [net for name in NETWORKS if (net := getattr(after, name)) is not None]
+        trained = [net.variables for net in nets if net.opt_state != ()]
         finite = jnp.ones((), bool)
         for leaf in jax.tree.leaves((metrics, trained)):
             finite &= jnp.all(jnp.isfinite(leaf))
@@ -72,6 +73,7 @@ def error(
     first_step: int,
     fetched: Sequence[dict[str, ArrayLike]],
     data: Iterator[Batch],
+    skip: bool,
 ) -> InputError:
     """Keeps the batch of the first step that is not finite; what to tell its user.
 
@@ -81,6 +83,7 @@ def error(
       fetched: the metrics of steps in a row, from the device; not all are finite.
       data: an iterator of numpy batches, at the first step's. The step's own batch goes
         to a file, this process's part of it, an array for each field.
+      skip: whether such steps are left out, and have been too many in a row.
     """
     index = next(i for i, metrics in enumerate(fetched) if not metrics["finite"])
     bad = (name for name, value in fetched[index].items() if not np.isfinite(value))
@@ -91,7 +94,7 @@ def error(
     path = workdir / f"not_finite_at_step_{step}{suffix}.npz"
     np.savez_compressed(path, **next(data))
     advice = "lower the learning rate and start again in another workdir"
-    if any(metrics["finite"] for metrics in fetched):
+    if not skip:
         advice += ", or leave such steps out with --config.not_finite=skip"
     return InputError(
         f"{next(bad, UPDATE)} is not finite at step {step}, whose batch is kept in "
@@ -110,8 +113,3 @@ def check_memory(policy: str, pool_memory: str) -> None:
             f"config.not_finite = 'skip' needs the pool on the device, and "
             f"config.casm.pool_memory is {pool_memory!r}: choose 'stop', or 'device'"
         )
-
-
-def _nets(state: TrainState) -> list[NetState]:
-    nets = (state.classifier, state.masker, state.generator, state.discriminator)
-    return [net for net in nets if net is not None]

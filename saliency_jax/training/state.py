@@ -10,6 +10,9 @@ from saliency_jax.pool import ClassifierPool
 from saliency_jax.training.optim import Optimiser
 from saliency_jax.types import PyTree
 
+NETWORKS = ("classifier", "masker", "generator", "discriminator")
+"""The fields of a `TrainState` that are networks; a stage has some of them."""
+
 
 @flax.struct.dataclass
 class NetState:

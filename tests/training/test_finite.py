@@ -80,7 +80,7 @@ def test_the_batch_of_the_first_one_is_kept(tmp_path):
     good = {"finite": np.float32(1), "loss": np.float32(2)}
     update = {"finite": np.float32(0), "loss": np.float32(2)}
     loss = {"finite": np.float32(0), "area": np.float32(1), "loss": np.float32("nan")}
-    error = finite.error(tmp_path, 10, [good, loss, update], Counting())
+    error = finite.error(tmp_path, 10, [good, loss, update], Counting(), False)
     assert isinstance(error, InputError)
     path = tmp_path / "not_finite_at_step_11.npz"
     assert str(error).startswith(
@@ -88,7 +88,7 @@ def test_the_batch_of_the_first_one_is_kept(tmp_path):
     )
     assert str(error).endswith("leave such steps out with --config.not_finite=skip")
     np.testing.assert_array_equal(np.load(path)["image"], 1)
-    error = finite.error(tmp_path, 10, [update, loss], Counting())
+    error = finite.error(tmp_path, 10, [update, loss], Counting(), True)
     assert str(error).startswith("an updated weight is not finite at step 10")
     assert str(error).endswith("start again in another workdir")
 
