@@ -77,6 +77,22 @@ def _optimisers(state: TrainState) -> dict[str, PyTree]:
     return {name: net.opt_state for name, net in nets.items() if net.opt_state != ()}
 
 
+def _one_copy(tree: PyTree) -> PyTree:
+    """The replicated arrays of a process that is alone, as one device holds them.
+
+    Orbax has each device write a slice of a replicated array: a program to compile for
+    every shape, and a call for every array and device. It pays between machines only.
+    """
+    if jax.process_count() > 1:
+        return tree
+
+    def first(leaf: Any) -> Any:
+        replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+        return leaf.addressable_data(0) if replicated else leaf
+
+    return jax.tree.map(first, tree)
+
+
 def size_in_bytes(tree: PyTree) -> int:
     """The bytes of a tree's arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -161,7 +177,8 @@ class Checkpoints:
             entries = pool_files.new_entries(self._pool_folder, state.pool)
         written = self._pool_writer.submit(pool_files.write, entries)
         self._meta_handler.pool_written = written
-        networks, optimisers = _networks(state), _optimisers(state)
+        networks = _one_copy(_networks(state))
+        optimisers = _one_copy(_optimisers(state))
         self._last.save(
             step,
             args=ocp.args.Composite(
@@ -191,7 +208,7 @@ class Checkpoints:
         self._best.save(
             step,
             args=ocp.args.Composite(
-                networks=ocp.args.StandardSave(_networks(state)),
+                networks=ocp.args.StandardSave(_one_copy(_networks(state))),
                 meta=ocp.args.JsonSave({"score": score}),
             ),
         )
