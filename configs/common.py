@@ -87,7 +87,7 @@ def classifier_config(arg: str = "", forms: tuple[str, ...] = ("smoke",)) -> Con
         }
     )
 
-    config.checkpoint = ConfigDict({"every": 1000, "keep_last": 1})
+    config.checkpoint = ConfigDict({"every": 1000, "keep_last": 2})
     config.log = ConfigDict({"every": 50, "evaluate_every": 1000})
     return config
 

@@ -45,6 +45,7 @@ def generator_config(data_dir, **changed):
 
 def changed_for(config, data_dir, changed):
     """Points a config at the tests' data; `changed` has dots as double underscores."""
+    config.checkpoint.keep_last = 1  # what two runs leave can then be compared
     config.data.name = "shapes/32x32"
     config.data.data_dir = str(data_dir)
     if "classifier" in config:
@@ -63,7 +64,7 @@ def lines_of(workdir):
 
 def arrays_of(workdir):
     """Everything in the last checkpoint, as bytes or arrays."""
-    (step,) = saved_steps(workdir, "last")
+    step = saved_steps(workdir, "last")[-1]
     folder = checkpoint_folder(workdir, "last") / str(step)
     with ocp.StandardCheckpointer() as checkpointer:
         trees = [

@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on(smoke_run, shapes_dir, tmp_path, number, code):
     code, out, err = finished(*arguments, *(f"--config.{name}=100" for name in rarer))
     assert code == 0, err
     assert f"resumed {tmp_path} at step" in out
-    assert saved_steps(tmp_path, "last") == [200]
+    assert saved_steps(tmp_path, "last")[-1] == 200
     steps = [line["step"] for line in lines_of(tmp_path)]
     assert steps == sorted(steps)
 
@@ -166,7 +166,7 @@ def test_every_option_trains_and_resumes(
 ):
     config = casm_config(shapes_dir, classifier_run, arg, **changed)
     train.train(config, tmp_path)
-    assert saved_steps(tmp_path, "last") == [6]
+    assert saved_steps(tmp_path, "last")[-1] == 6
     assert bool(saved_steps(tmp_path, "best")) == (config.data.holdout > 0)
     train.train(config, tmp_path)  # a finished run only reads its checkpoint
     masks = saliency_fn(load_masker(tmp_path), np.zeros((2, 32, 32, 3), np.uint8))

@@ -127,6 +127,26 @@ def test_an_interrupted_run_becomes_the_same_run(
     assert final | {"time": 0} == expected | {"time": 0}
 
 
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
+    casm_run, classifier_run, shapes_dir, tmp_path, capsys
+):
+    config = casm_config(shapes_dir, classifier_run, checkpoint__keep_last=2)
+    train.train(config, tmp_path)
+    assert saved_steps(tmp_path, "last") == [3, 6]
+    path = tmp_path / "checkpoints" / "last" / "6" / "meta" / "metadata"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    capsys.readouterr()
+    train.train(config, tmp_path)
+    out = capsys.readouterr().out
+    assert "warning: checkpoint last/6 is damaged" in out and "step 3 is used" in out
+    assert f"resumed {tmp_path} at step 3" in out
+    _, expected, _ = arrays_of(casm_run)
+    step, arrays, _ = arrays_of(tmp_path)
+    assert step == 6
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
 def test_a_run_that_is_asked_to_stop_saves_first(
     casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
 ):

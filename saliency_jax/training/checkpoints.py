@@ -1,8 +1,9 @@
 """Checkpoints of a run, and the only importer of orbax.
 
-    <workdir>/checkpoints/last/<step>/{networks,optimisers,data,meta}
-    <workdir>/checkpoints/best/<step>/{networks,meta}
+    <workdir>/checkpoints/last/<step>/{networks,optimisers,data,meta,checksums.json}
+    <workdir>/checkpoints/best/<step>/{networks,meta,checksums.json}
     <workdir>/checkpoints/pool/<step>.safetensors
+    <workdir>/checkpoints/damaged/...
 
 `networks` holds parameters and batch statistics alone, so that loading a masker reads
 neither optimisers nor pool. A pool of thirty ResNet-50s is 3 GB, but its entries never
@@ -12,9 +13,11 @@ filled since the one before, and the disk holds at most `slots` entries for each
 checkpoint and the one before them, nearly all of them shared. Training waits while new
 entries are copied to the host (102 MB each for a ResNet-50) and, at the next save, for
 what is still being written; a thread writes them, and the checkpoint that names them is
-committed after them.
+committed after them. So are the checksums of all its files: of a checkpoint that fails
+them the run goes on from the one before (`set_aside_damaged`).
 """
 
+import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +32,7 @@ import orbax.checkpoint as ocp
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import FUNCTION
-from saliency_jax.training import pool_files
+from saliency_jax.training import checksums, pool_files
 from saliency_jax.training.state import NETWORKS, NetState, TrainState
 from saliency_jax.types import PyTree
 
@@ -45,6 +48,42 @@ def saved_steps(workdir: Path, kind: str) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(ocp.utils.checkpoint_steps(folder))
+
+
+def set_aside_damaged(workdir: Path) -> list[str]:
+    """Moves checkpoints away that fail their checksums, so that the latest is whole.
+
+    Returns:
+      A warning for each.
+
+    Raises:
+      InputError: no checkpoint of the run is whole. Nothing is moved then.
+    """
+    aside, warnings = checkpoint_folder(workdir, "damaged"), []
+    for kind in ("last", "best"):
+        moved, steps = [], saved_steps(workdir, kind)
+        while steps:
+            folder = checkpoint_folder(workdir, kind) / str(steps[-1])
+            wrong = checksums.damage(folder)
+            if wrong is None:
+                break
+            moved.append((steps.pop(), folder, wrong))
+        if kind == "last" and moved and not steps:
+            raise InputError(
+                f"every checkpoint of {workdir} is damaged ({moved[0][2]}): put a copy "
+                "of it back, or start in another workdir"
+            )
+        for step, folder, wrong in moved:
+            to = aside / f"{kind}_{step}"
+            shutil.rmtree(to, ignore_errors=True)
+            to.parent.mkdir(exist_ok=True)
+            folder.rename(to)
+            instead = f"step {steps[-1]} is used" if steps else "there is no other"
+            warnings.append(
+                f"warning: checkpoint {kind}/{step} is damaged ({wrong}) and moved to "
+                f"{to}: {instead}"
+            )
+    return warnings
 
 
 def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
@@ -125,18 +164,31 @@ class Checkpoints:
         handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
         for args in (ocp.args.JsonSave, ocp.args.JsonRestore):
             handlers.add("meta", args, self._meta_handler)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep_last)
+        self._pool_folder = checkpoint_folder(workdir, "pool")
+        self._pool_writer = ThreadPoolExecutor(1)
+        self._pool_digests: dict[str, str] = {}
+        # The step of each kind that is being saved, and its pool's entries.
+        self._under_way: dict[str, tuple[int, list[int]]] = {}
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=lambda: self._seal("last")
+            ),
+        )
         self._last = ocp.CheckpointManager(
             checkpoint_folder(workdir, "last"),
             options=options,
             handler_registry=handlers,
         )
-        best = ocp.CheckpointManagerOptions(max_to_keep=1)
+        best = ocp.CheckpointManagerOptions(
+            max_to_keep=1,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=lambda: self._seal("best")
+            ),
+        )
         self._best = ocp.CheckpointManager(
             checkpoint_folder(workdir, "best"), options=best
         )
-        self._pool_folder = checkpoint_folder(workdir, "pool")
-        self._pool_writer = ThreadPoolExecutor(1)
         if self._last.latest_step() is None:
             # The next run here may be of another config, with entries of these names.
             self._drop_unused_pool_files([])
@@ -177,6 +229,7 @@ class Checkpoints:
             entries = pool_files.new_entries(self._pool_folder, state.pool)
         written = self._pool_writer.submit(pool_files.write, entries)
         self._meta_handler.pool_written = written
+        self._under_way["last"] = step, names
         networks = _one_copy(_networks(state))
         optimisers = _one_copy(_optimisers(state))
         self._last.save(
@@ -205,6 +258,7 @@ class Checkpoints:
             # A run that resumed from before its best; orbax would skip the new one.
             if kept >= step:
                 self._best.delete(kept)
+        self._under_way["best"] = step, []
         self._best.save(
             step,
             args=ocp.args.Composite(
@@ -212,6 +266,20 @@ class Checkpoints:
                 meta=ocp.args.JsonSave({"score": score}),
             ),
         )
+
+    def _seal(self, kind: str) -> None:
+        """Writes the checksums of a checkpoint that is about to be committed."""
+        if jax.process_index() > 0:
+            return
+        step, names = self._under_way[kind]
+        parent, elsewhere = self._pool_folder.parent / kind, {}
+        for name in names:
+            key = f"../pool/{name}.safetensors"
+            if key not in self._pool_digests:  # an entry never changes
+                self._pool_digests[key] = checksums.digest(parent / key)
+            elsewhere[key] = self._pool_digests[key]
+        (folder,) = parent.glob(f"{step}{ocp.utils.TMP_DIR_SUFFIX}*")
+        checksums.write(folder, elsewhere)
 
     def best_score(self) -> float | None:
         """The score of the kept best checkpoint, None where there is none."""
@@ -327,7 +395,8 @@ def restore_networks(
     step = steps[-1] if which in ("last", "best") else which
     if step not in steps:
         raise InputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
-    folder = checkpoint_folder(workdir, kind) / str(step) / "networks"
+    whole = checkpoint_folder(workdir, kind) / str(step)
+    folder = whole / "networks"
     target = abstract(like, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     restore_args = ocp.args.PyTreeRestore(
         target,
@@ -335,6 +404,9 @@ def restore_networks(
         partial_restore=True,
     )
     unreadable = f"checkpoint {folder} cannot be read as this run's networks"
+    advice = "take another kept checkpoint, or train again"
+    if wrong := checksums.damage(whole, ["networks"]):
+        raise InputError(f"{unreadable}: {wrong}; {advice}")
     try:
         handler = ocp.PyTreeCheckpointHandler()
         # Compared before reading: of an array that does not fit, orbax's reading
@@ -348,7 +420,7 @@ def restore_networks(
         raise
     except (ValueError, KeyError, OSError) as error:
         # Past its beginning, tensorstore's reason is its own settings.
-        reason = f"{str(error):.160}; take another kept checkpoint, or train again"
+        reason = f"{str(error):.160}; {advice}"
         raise InputError(f"{unreadable}: {reason}") from error
 
 
