@@ -405,7 +405,7 @@ def restore_networks(
     )
     unreadable = f"checkpoint {folder} cannot be read as this run's networks"
     advice = "take another kept checkpoint, or train again"
-    if wrong := checksums.damage(whole, ["networks"]):
+    if wrong := checksums.damage(whole, "networks"):
         raise InputError(f"{unreadable}: {wrong}; {advice}")
     try:
         handler = ocp.PyTreeCheckpointHandler()

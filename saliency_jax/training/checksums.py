@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 FILE = "checksums.json"
@@ -34,13 +33,13 @@ def write(folder: Path, more: dict[str, str]) -> None:
     (folder / FILE).write_text(json.dumps({"files": files, "elsewhere": more}))
 
 
-def damage(folder: Path, parts: Iterable[str] = ("",)) -> str | None:
+def damage(folder: Path, part: str = "") -> str | None:
     """Says what is wrong with a checkpoint.
 
     Args:
       folder: of the checkpoint.
-      parts: how the paths of the files begin that are looked at; by default all are,
-        and those elsewhere.
+      part: the folder in it that is looked at; by default all is, and what is
+        elsewhere.
 
     Returns:
       One file that is missing or is not what was written; None where all is well, and
@@ -54,11 +53,10 @@ def damage(folder: Path, parts: Iterable[str] = ("",)) -> str | None:
         expected = {folder / name: value for name, value in stored["files"].items()}
         elsewhere = stored["elsewhere"].items()
         expected |= {folder.parent / name: value for name, value in elsewhere}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{FILE} cannot be read ({error})"
-    begin = tuple(str(folder / part) if part else "" for part in parts)
     for path, value in expected.items():
-        if not str(path).startswith(begin):
+        if part and not path.is_relative_to(folder / part):
             continue
         try:
             if digest(path) != value:
