@@ -54,7 +54,7 @@ def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
     classes = count_classes(loaded.classifier, named, size)
     if classes != source.num_classes:
         raise InputError(
-            f"--classifier={named} tells {classes} classes apart, {source.name} has "
+            f"classifier {named} tells {classes} classes apart, {source.name} has "
             f"{source.num_classes}: name one that was trained on these classes, or "
             "other data"
         )
