@@ -44,8 +44,9 @@ Output = Literal["logit", "probability"]
 LEGIBLE = {
     "parametrisation": "fourier",
     "jitter": 16,
-    "total_variation": 1e-3,
-    "steps": 256,
+    "total_variation": 1e-2,
+    "penalty": 0.0,
+    "steps": 160,
 }
 """Options of `class_image` under which people recognise more in its images."""
 
