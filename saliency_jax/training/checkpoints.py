@@ -278,8 +278,10 @@ class Checkpoints:
             if key not in self._pool_digests:  # an entry never changes
                 self._pool_digests[key] = checksums.digest(parent / key)
             elsewhere[key] = self._pool_digests[key]
-        (folder,) = parent.glob(f"{step}{ocp.utils.TMP_DIR_SUFFIX}*")
-        checksums.write(folder, elsewhere)
+        # A run that was killed while it saved this step may have left another.
+        unfinished = parent.glob(f"{step}{ocp.utils.TMP_DIR_SUFFIX}*")
+        newest = max(unfinished, key=lambda path: path.stat().st_mtime_ns)
+        checksums.write(newest, elsewhere)
 
     def best_score(self) -> float | None:
         """The score of the kept best checkpoint, None where there is none."""
