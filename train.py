@@ -46,11 +46,8 @@ from saliency_jax.training import (
     start,
     stopping,
 )
-from saliency_jax.training.checkpoints import (
-    Checkpoints,
-    saved_steps,
-    set_aside_damaged,
-)
+from saliency_jax.training.checkpoints import Checkpoints, saved_steps
+from saliency_jax.training.damaged import set_aside_damaged
 from saliency_jax.training.state import TrainState
 from saliency_jax.training.writers import Writer
 from saliency_jax.types import Batch
@@ -111,9 +108,9 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     sharding.check_memory(pool_memory, mesh)
     finite.check_memory(config.not_finite, pool_memory)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    # A resumed run holds its networks, and does without those it started from.
     for warning in set_aside_damaged(workdir):
         print(warning)
+    # A resumed run holds its networks, and does without those it started from.
     steps_saved = saved_steps(workdir, "last")
     initial = {} if steps_saved else stage.initial()
     run_folder.prepare(workdir, config)

@@ -14,10 +14,9 @@ checkpoint and the one before them, nearly all of them shared. Training waits wh
 entries are copied to the host (102 MB each for a ResNet-50) and, at the next save, for
 what is still being written; a thread writes them, and the checkpoint that names them is
 committed after them. So are the checksums of all its files: of a checkpoint that fails
-them the run goes on from the one before (`set_aside_damaged`).
+them the run goes on from the one before (`damaged.py`).
 """
 
-import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,42 +47,6 @@ def saved_steps(workdir: Path, kind: str) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(ocp.utils.checkpoint_steps(folder))
-
-
-def set_aside_damaged(workdir: Path) -> list[str]:
-    """Moves checkpoints away that fail their checksums, so that the latest is whole.
-
-    Returns:
-      A warning for each.
-
-    Raises:
-      InputError: no checkpoint of the run is whole. Nothing is moved then.
-    """
-    aside, warnings = checkpoint_folder(workdir, "damaged"), []
-    for kind in ("last", "best"):
-        moved, steps = [], saved_steps(workdir, kind)
-        while steps:
-            folder = checkpoint_folder(workdir, kind) / str(steps[-1])
-            wrong = checksums.damage(folder)
-            if wrong is None:
-                break
-            moved.append((steps.pop(), folder, wrong))
-        if kind == "last" and moved and not steps:
-            raise InputError(
-                f"every checkpoint of {workdir} is damaged ({moved[0][2]}): put a copy "
-                "of it back, or start in another workdir"
-            )
-        for step, folder, wrong in moved:
-            to = aside / f"{kind}_{step}"
-            shutil.rmtree(to, ignore_errors=True)
-            to.parent.mkdir(exist_ok=True)
-            folder.rename(to)
-            instead = f"step {steps[-1]} is used" if steps else "there is no other"
-            warnings.append(
-                f"warning: checkpoint {kind}/{step} is damaged ({wrong}) and moved to "
-                f"{to}: {instead}"
-            )
-    return warnings
 
 
 def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
@@ -169,25 +132,20 @@ class Checkpoints:
         self._pool_digests: dict[str, str] = {}
         # The step of each kind that is being saved, and its pool's entries.
         self._under_way: dict[str, tuple[int, list[int]]] = {}
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep_last,
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=lambda: self._seal("last")
-            ),
-        )
+
+        def options(kind: str, keep: int) -> ocp.CheckpointManagerOptions:
+            sealed = ocp.AsyncOptions(
+                post_finalization_callback=lambda: self._seal(kind)
+            )
+            return ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=sealed)
+
         self._last = ocp.CheckpointManager(
             checkpoint_folder(workdir, "last"),
-            options=options,
+            options=options("last", keep_last),
             handler_registry=handlers,
         )
-        best = ocp.CheckpointManagerOptions(
-            max_to_keep=1,
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=lambda: self._seal("best")
-            ),
-        )
         self._best = ocp.CheckpointManager(
-            checkpoint_folder(workdir, "best"), options=best
+            checkpoint_folder(workdir, "best"), options=options("best", 1)
         )
         if self._last.latest_step() is None:
             # The next run here may be of another config, with entries of these names.
