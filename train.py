@@ -10,7 +10,9 @@ r"""Trains a classifier, CASM's two networks, a black box's masker, or a generat
 
 Flags override any config value. A workdir that holds a checkpoint is resumed. Ctrl-C
 and SIGTERM end a run after the step that it is in, with a checkpoint and exit code 130
-or 143.
+or 143. On several machines the same command runs once on each (or once for each GPU),
+with `--coordinator auto` under Slurm, Open MPI or Kubernetes, and `--workdir` in a
+folder that all of them see.
 """
 
 import contextlib
@@ -18,8 +20,9 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +44,7 @@ from saliency_jax.training import (
     finite,
     generator_stage,
     health,
+    processes,
     run_folder,
     sharding,
     start,
@@ -66,6 +70,14 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, such as configs/casm_shapes.py:smoke."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0 where this is one process of several; `auto` where Slurm, "
+    "Open MPI or Kubernetes tell it and the next two.",
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", 1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0.", 0)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,7 +85,8 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"unexpected argument {argv[1]!r}: train.py takes flags")
     if CONFIG.value is None or not WORKDIR.value:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
-    stopped_by = train(CONFIG.value, Path(WORKDIR.value))
+    with processes.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value):
+        stopped_by = train(CONFIG.value, Path(WORKDIR.value))
     if stopped_by:
         sys.exit(stopping.exit_code(stopped_by))
 
@@ -108,13 +121,14 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     sharding.check_memory(pool_memory, mesh)
     finite.check_memory(config.not_finite, pool_memory)
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    for warning in set_aside_damaged(workdir):
+    for warning in processes.by_first(lambda: set_aside_damaged(workdir)):
         print(warning)
     # A resumed run holds its networks, and does without those it started from.
     steps_saved = saved_steps(workdir, "last")
     initial = {} if steps_saved else stage.initial()
-    run_folder.prepare(workdir, config)
-    initial = jax.device_put(initial, replicated)
+    processes.by_first(lambda: run_folder.prepare(workdir, config))
+    # By way of the host: one process's devices cannot give to another's.
+    initial = jax.device_put(jax.device_get(initial), replicated)
 
     ############################################################################
     # Data                                                                     #
@@ -141,19 +155,24 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         initial["classifier"] = start.with_live_batch_norm(
             initial["classifier"], config, data
         )
+    # Each process judges the networks on its share of the images, on its own devices.
     eval_batches = functools.partial(
         pipeline.eval_batches,
-        batch_size=config.data.batch_size,
+        batch_size=config.data.batch_size // jax.process_count(),
         image_size=config.data.image_size,
         num_threads=config.data.num_threads,
+        shared=True,
     )
+    own_mesh = sharding.data_mesh(jax.local_devices())
+    own_by_batch = sharding.by_batch(own_mesh)
 
     ############################################################################
     # State                                                                    #
     ############################################################################
     key = prng.stream_key(jax.random.key(config.seed), "init")
     placed = jax.eval_shape(stage.init_state, key, initial)
-    placed = sharding.of_state(placed, mesh, pool_memory)
+    pool_split = config.stage == "casm" and config.casm.pool_split
+    placed = sharding.of_state(placed, mesh, pool_memory, pool_split)
     state = jax.jit(stage.init_state, out_shardings=placed)(key, initial)
 
     ############################################################################
@@ -175,25 +194,28 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     jitted_samples = jax.jit(lambda model, key: model.samples(key, SAMPLES))
 
     def evaluate(state: TrainState, batches: Iterator) -> dict[str, float]:
-        model = stage.model(state)
+        model = sharding.of_this_process(stage.model(state))
+
+        def answers(function: Callable, *batch: np.ndarray) -> Any:
+            with jax.set_mesh(own_mesh):
+                return function(model, *jax.device_put(batch, own_by_batch))
+
         if is_classifier:
-            return evaluators.classification(
-                lambda images: jitted_classify(model, jax.device_put(images, by_batch)),
-                batches,
-                several_labels=model.output == "sigmoid",
-            )
-        return evaluators.localisation(
-            lambda *batch: jitted_predict(model, *jax.device_put(batch, by_batch)),
-            batches,
-        )
+            classify = functools.partial(answers, jitted_classify)
+            several_labels = model.output == "sigmoid"
+            return evaluators.classification(classify, batches, several_labels)
+        predict = functools.partial(answers, jitted_predict)
+        return evaluators.localisation(predict, batches)
 
     def picture(state: TrainState, batch: Batch) -> np.ndarray:
-        if is_generator:  # of the same latent points each time
-            key = prng.stream_key(jax.random.key(config.seed), "samples")
-            return image_sheet(np.asarray(jitted_samples(stage.model(state), key)))
-        images, labels = batch["image"], batch["label"]
-        masks, _ = jitted_predict(stage.model(state), images, labels)
-        return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
+        model = sharding.of_this_process(stage.model(state))
+        with jax.set_mesh(own_mesh):
+            if is_generator:  # of the same latent points each time
+                key = prng.stream_key(jax.random.key(config.seed), "samples")
+                return image_sheet(np.asarray(jitted_samples(model, key)))
+            images, labels = batch["image"], batch["label"]
+            masks, _ = jitted_predict(model, images, labels)
+            return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
 
     with (
         stopping.stop_signals() as stop_signal,
@@ -236,6 +258,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         # The order makes a resumed run the same run: the saved iterator points at the
         # batch that has not been consumed. Where a phase ends, it is the next one's.
         pending, timed_steps, pause = [], 0, 0.0
+        stop_signal = processes.agreed(mesh, stop_signal)
         fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
         stopped_by, fetched_data, left_out = stop_signal(), data.get_state(), 0
         for step in range(first_step, config.total_steps + 1):
@@ -244,7 +267,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
             judged = phase.is_judged and not is_start
             if judged and not is_classifier and step % config.log.picture_every == 0:
                 name = "samples" if is_generator else "strip"
-                writer.picture(step, name, picture(state, strip))
+                writer.picture(step, name, functools.partial(picture, state, strip))
             if judged and len(held_out):
                 if is_end or step % config.log.evaluate_every == 0:
                     scores = evaluate(state, eval_batches(held_out))

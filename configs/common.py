@@ -135,6 +135,7 @@ def casm_config(
     options.pool_slots = 30
     options.pool_dtype = "float32"  # or "bfloat16": half the memory
     options.pool_memory = "device"  # or "pinned_host": none of the device's
+    options.pool_split = False  # or True: of N devices each holds an Nth of it
     config.log.picture_every = 500
 
     kinds = {"score": casm.SCORES, "variant": casm.VARIANTS, "form": forms}

@@ -5,7 +5,9 @@ in together and come out together; entries are copies and never change afterward
 
 The stack may lie in the host's memory, which is larger than the device's. The type of
 an array says where it lies (that of a shape from `jax.eval_shape` does not), and an
-entry is copied to the device before anything is computed with it.
+entry is copied to the device before anything is computed with it. Each device of a mesh
+may hold a part of every entry, as the arrays' shardings say: one that is drawn is put
+together from all of them, which costs its size in traffic.
 """
 
 from typing import no_type_check
@@ -121,9 +123,15 @@ def draw(pool: ClassifierPool, key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
 
 
 def entry(pool: ClassifierPool, slot: int | Int[Array, ""]) -> dict[str, PyTree]:
-    """The variables of one slot as they are stored, copied to the device's memory."""
+    """The variables of one slot as they are stored, whole in each device's memory."""
     stacks = {"params": pool.params, "batch_stats": pool.batch_stats}
-    return jax.tree.map(lambda stack: _take(stack, slot), stacks)
+    return jax.tree.map(lambda stack: _whole(_take(stack, slot)), stacks)
+
+
+def _whole(array: Array) -> Array:
+    if jax.sharding.get_abstract_mesh().empty:
+        return array
+    return jax.lax.with_sharding_constraint(array, jax.sharding.PartitionSpec())
 
 
 def _take(stack: Array, slot: int | Int[Array, ""]) -> Array:

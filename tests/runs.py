@@ -62,14 +62,22 @@ def lines_of(workdir):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def numpy_tree(folder):
+    """A part of a checkpoint, whatever devices it was saved from."""
+    handler = ocp.PyTreeCheckpointHandler()
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    restore_args = jax.tree.map(lambda _: as_numpy, handler.metadata(folder).tree)
+    with ocp.Checkpointer(handler) as checkpointer:
+        return checkpointer.restore(
+            folder, ocp.args.PyTreeRestore(restore_args=restore_args)
+        )
+
+
 def arrays_of(workdir):
     """Everything in the last checkpoint, as bytes or arrays."""
     step = saved_steps(workdir, "last")[-1]
     folder = checkpoint_folder(workdir, "last") / str(step)
-    with ocp.StandardCheckpointer() as checkpointer:
-        trees = [
-            checkpointer.restore(folder / name) for name in ("networks", "optimisers")
-        ]
+    trees = [numpy_tree(folder / name) for name in ("networks", "optimisers")]
     leaves = {
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(trees)

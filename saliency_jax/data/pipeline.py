@@ -32,9 +32,10 @@ def make_train_iterator(
 ) -> grain.DatasetIterator[Batch]:
     """Returns an endless iterator over shuffled, augmented batches.
 
-    Each process reads its own part of the source, in a new order each epoch. The
+    Each process reads its own part of every global batch, whose images and order are
+    the same for any number of processes; the order is a new one each epoch. The
     iterator's `get_state()` and `set_state()` resume it exactly, provided that the
-    number of processes and of workers is the same; call `close()` when done.
+    number of workers is the same; call `close()` when done.
 
     Args:
       source: where the examples come from.
@@ -83,7 +84,7 @@ def make_train_iterator(
             f"batch_size {batch_size} does not divide among {processes} processes: "
             f"choose a multiple of {processes}"
         )
-    if len(source) // processes < batch_size // processes:
+    if len(source) < batch_size:
         raise InputError(
             f"{source.name} {source.split} has {len(source)} images, fewer than one "
             f"batch of {batch_size}: lower batch_size or prepare more data"
@@ -99,15 +100,16 @@ def make_train_iterator(
         max_boxes=max(1, source.max_boxes),
         num_classes=source.num_classes,
     )
-    examples = grain.MapDataset.source(source).seed(seed)
-    examples = examples[jax.process_index() :: processes]
-    batches = (
-        examples.shuffle()
+    parts = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
         .repeat()
         .random_map(prepare)
         .batch(batch_size // processes, drop_remainder=True)
-        .to_iter_dataset(_read_options(num_threads))
     )
+    own_parts = parts[jax.process_index() :: processes]
+    batches = own_parts.to_iter_dataset(_read_options(num_threads))
     if num_workers:
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers)
@@ -177,11 +179,12 @@ def eval_batches(
     resize: int | None = None,
     num_threads: int = 4,
     limit: int | None = None,
+    shared: bool = False,
 ) -> Iterator[Batch]:
     """Yields the examples of a source in order, each once, as numpy batches.
 
     The last batch is filled up with copies of its last example, marked by `valid`
-    False. Every process of several yields everything.
+    False.
 
     Args:
       source: where the examples come from.
@@ -190,6 +193,8 @@ def eval_batches(
       resize: length of the shorter side before the centre crop; `image_size` if None.
       num_threads: threads that read and decode.
       limit: how many examples to yield at most; None means all.
+      shared: whether each process of several yields a share of the examples, that may
+        be empty, and not all of them.
 
     Raises:
       InputError: if `resize` is smaller than `image_size`.
@@ -212,6 +217,10 @@ def eval_batches(
     examples = grain.MapDataset.source(source)
     if limit is not None:
         examples = examples[:limit]
+    if shared:
+        examples = examples[jax.process_index() :: jax.process_count()]
+        if not len(examples):
+            return
     iterator = iter(
         examples.map(prepare)
         .batch(batch_size)

@@ -17,8 +17,10 @@ committed after them. So are the checksums of all its files: of a checkpoint tha
 them the run goes on from the one before (`damaged.py`).
 """
 
+import contextlib
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -257,23 +259,19 @@ class Checkpoints:
           data: a fresh training iterator.
 
         Raises:
-          InputError: when a part of it is missing or damaged, or was saved by another
-            number of processes.
+          InputError: when a part of it is missing or damaged.
         """
         step = self._last.latest_step()
         names, saved_by = self._meta(step)
-        if saved_by != jax.process_count():  # each has its own place in the data
-            raise InputError(
-                f"checkpoint {self._last.directory / str(step)} was saved by a run of "
-                f"{saved_by} processes, now there are {jax.process_count()}: start "
-                f"{saved_by} processes, or a new run in another workdir"
-            )
-        restored = self._read(
-            step,
-            networks=ocp.args.StandardRestore(abstract(_networks(state))),
-            optimisers=ocp.args.StandardRestore(abstract(_optimisers(state))),
-            data=grain.checkpoint.CheckpointRestore(data),
-        )
+        parts = {
+            "networks": ocp.args.StandardRestore(abstract(_networks(state))),
+            "optimisers": ocp.args.StandardRestore(abstract(_optimisers(state))),
+        }
+        # A place in the data is the number of the global batch, whoever reads it.
+        place = self._last.directory / f"{step}/data/process_0-of-{saved_by}.json"
+        with self._readable(step):
+            restored = self._last.restore(step, args=ocp.args.Composite(**parts))
+            data.set_state(json.loads(place.read_text()))
 
         def net(name: str, like: NetState | None) -> NetState | None:
             if name not in restored["networks"]:
@@ -296,10 +294,11 @@ class Checkpoints:
         step_array = jax.device_put(np.asarray(step, like.dtype), like.sharding)
         return state.replace(step=step_array, pool=pool, **nets)
 
-    def _read(self, step: int, **parts: ocp.args.CheckpointArgs) -> Mapping[str, Any]:
-        """Reads some parts of a checkpoint, or says what to do without it."""
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """Where a checkpoint cannot be read, says what to do without it."""
         try:
-            return self._last.restore(step, args=ocp.args.Composite(**parts))
+            yield
         except (ValueError, KeyError, OSError) as error:
             others = [other for other in self._last.all_steps() if other != step]
             advice = "put a copy of it back, or start in another workdir"
@@ -312,7 +311,9 @@ class Checkpoints:
 
     def _meta(self, step: int) -> tuple[list[int], int]:
         """The names of a checkpoint's pool entries, and how many processes saved it."""
-        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        item = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with self._readable(step):
+            meta = self._last.restore(step, args=item)["meta"]
         return meta["pool"], meta["process_count"]
 
     def _drop_unused_pool_files(self, names: list[int]) -> None:

@@ -9,7 +9,10 @@ from jaxtyping import Bool, Int, Shaped
 
 from saliency_jax.metrics.localisation import casm_scores
 from saliency_jax.training.labels import present_classes
+from saliency_jax.training.processes import gathered
 from saliency_jax.types import Batch, Logits, Masks
+
+LOCALISATION = ("le", "om", "f1", "accuracy", "mask_mean")
 
 
 def classification(
@@ -17,11 +20,11 @@ def classification(
     batches: Iterable[Batch],
     several_labels: bool = False,
 ) -> dict[str, float]:
-    """Top-1 and top-5 accuracy, as fractions.
+    """Top-1 and top-5 accuracy, as fractions, of the images of all processes.
 
     Args:
       classify: images to logits.
-      batches: finite; padding is ignored.
+      batches: finite; of several processes each has its share. Padding is ignored.
       several_labels: whether any class that is in the image is right.
     """
     top1, top5, count = 0, 0, 0
@@ -36,7 +39,8 @@ def classification(
         top1 += int(hits[valid, 0].sum())
         top5 += int(hits[valid].any(axis=1).sum())
         count += int(valid.sum())
-    return {"accuracy": top1 / count, "top5_accuracy": top5 / count}
+    top1, top5, count = gathered(np.array([[top1, top5, count]])).sum(axis=0)
+    return {"accuracy": float(top1 / count), "top5_accuracy": float(top5 / count)}
 
 
 def top_hits(
@@ -70,11 +74,15 @@ def localisation(
 ) -> dict[str, float]:
     """CASM's localisation figures and the classifier's accuracy, as fractions.
 
+    They are of the images of all processes.
+
     Args:
       predict: images and their classes to masks and logits.
-      batches: finite, with boxes; padding is ignored.
+      batches: finite, with boxes; of several processes each has its share. Padding is
+        ignored.
     """
-    totals: dict[str, list[np.ndarray]] = {}
+    nothing = np.zeros(0)
+    totals = {name: [nothing] for name in LOCALISATION}
     for batch in batches:
         valid = np.asarray(batch["valid"])
         masks, logits = jax.device_get(predict(batch["image"], batch["label"]))
@@ -91,8 +99,11 @@ def localisation(
             ("accuracy", correct[valid]),
             ("mask_mean", masks[valid].mean(axis=(1, 2))),
         ):
-            totals.setdefault(name, []).append(values)
-    return {name: float(np.mean(np.concatenate(v))) for name, v in totals.items()}
+            totals[name].append(values)
+    return {
+        name: float(np.mean(gathered(np.concatenate(values))))
+        for name, values in totals.items()
+    }
 
 
 def selection_score(scores: dict[str, float]) -> float:

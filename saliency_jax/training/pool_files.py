@@ -18,12 +18,10 @@ import safetensors.numpy
 from saliency_jax import pool as pools
 from saliency_jax.errors import InputError
 from saliency_jax.pool import ClassifierPool
-from saliency_jax.training.sharding import data_mesh
+from saliency_jax.training.processes import by_first
 
 Entries = dict[Path, dict[str, np.ndarray]]
 """Arrays by their names, by the file that holds them."""
-
-_entry = jax.jit(pools.entry)
 
 
 def entry_names(pool: ClassifierPool) -> list[int]:
@@ -35,21 +33,17 @@ def new_entries(
     folder: Path, pool: ClassifierPool
 ) -> dict[Path, dict[str, np.ndarray]]:
     """Copies the entries that are not yet on disk to the host, in process 0."""
-    # Replicated: one device of this process has all, and no other takes part.
-    device = pool.count.addressable_shards[0].device
     paths = [_path(folder, name) for name in entry_names(pool)]
-    pool = jax.tree.map(lambda leaf: leaf.addressable_data(0), pool)
-
-    def copy(slot: int) -> dict[str, np.ndarray]:
-        entry = jax.device_get(_entry(pool, slot))
-        return flax.traverse_util.flatten_dict(entry, sep="/")
-
-    with jax.set_mesh(data_mesh([device])):
-        return {
-            path: copy(slot)
-            for slot, path in enumerate(paths)
-            if jax.process_index() == 0 and not path.exists()
-        }
+    new = by_first(lambda: [n for n, path in enumerate(paths) if not path.exists()])
+    # Of a pool that is split over the devices, all of them take part.
+    whole = jax.jit(pools.entry, out_shardings=pool.count.sharding)
+    entries = {}
+    for slot in new:
+        entry = whole(pool, np.int32(slot))
+        if jax.process_index() == 0:
+            entry = jax.device_get(entry)
+            entries[paths[slot]] = flax.traverse_util.flatten_dict(entry, sep="/")
+    return entries
 
 
 def write(entries: Entries) -> None:

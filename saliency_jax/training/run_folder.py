@@ -41,6 +41,7 @@ FREE = (
     "data.data_dir",
     "data.num_threads",
     "casm.pool_memory",
+    "casm.pool_split",
     "classifier.init",
     "encoder.init",
     "model.factory",
@@ -263,8 +264,6 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
                 f"{workdir} holds a run of another config: {'; '.join(differences)}. "
                 "Give the same values to go on with it, or another --workdir"
             )
-    if jax.process_index() != 0:
-        return
     runs = [*_filed_environments(workdir), environment()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,9 @@
-"""One mesh axis: the batch is split over the devices, everything else is replicated."""
+"""One mesh axis: the batch is split over the devices, everything else is replicated.
+
+So is the pool, unless it is asked to be split.
+"""
+
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -6,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from saliency_jax.errors import InputError
 from saliency_jax.training.state import TrainState
+from saliency_jax.types import PyTree
 
 # Where the pool's entries can lie.
 MEMORIES = ("device", "pinned_host")
@@ -24,24 +30,62 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def of_state(state: TrainState, mesh: Mesh, pool_memory: str) -> TrainState:
+def of_state(
+    state: TrainState, mesh: Mesh, pool_memory: str, pool_split: bool = False
+) -> TrainState:
     """The sharding of every array of a state: replicated, the pool's where asked.
 
     Args:
       state: arrays, or what `jax.eval_shape` gives for them.
       mesh: of all devices.
       pool_memory: one of `MEMORIES`, for the pool's parameters and batch statistics.
+      pool_split: whether each device holds a part of every entry's arrays; those that
+        do not divide are replicated.
     """
     everywhere = replicated(mesh)
     shardings = jax.tree.map(lambda _: everywhere, state)
     if state.pool is None:
         return shardings
-    in_memory = everywhere.with_memory_kind(pool_memory)
+
+    def place(stack: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        spec = P(*_longest_axis_split(stack.shape, mesh.size)) if pool_split else P()
+        return NamedSharding(mesh, spec, memory_kind=pool_memory)
+
     stacks = {
-        name: jax.tree.map(lambda _: in_memory, getattr(state.pool, name))
+        name: jax.tree.map(place, getattr(state.pool, name))
         for name in ("params", "batch_stats")
     }
     return shardings.replace(pool=shardings.pool.replace(**stacks))
+
+
+def _longest_axis_split(shape: tuple[int, ...], parts: int) -> list[str | None]:
+    """A spec that splits a stack along the longest axis of its entries that divides.
+
+    Not along the slots: their number seldom divides, and an entry that is drawn would
+    lie on one device, whose link all others would wait for.
+    """
+    spec: list[str | None] = [None] * len(shape)
+    lengths = {axis: shape[axis] for axis in range(1, len(shape))}
+    divisible = {axis: n for axis, n in lengths.items() if n and n % parts == 0}
+    if divisible:
+        spec[max(divisible, key=lambda axis: divisible[axis])] = "data"
+    return spec
+
+
+def of_this_process(tree: PyTree) -> PyTree:
+    """Replicated arrays as this process has them, on its own devices alone.
+
+    What is computed with them needs no other process. Nothing is copied.
+    """
+    everywhere = replicated(data_mesh(jax.local_devices()))
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        copies = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+
+    return jax.tree.map(own, tree)
 
 
 def by_batch(mesh: Mesh) -> NamedSharding:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ class Writer:
             self._board.add_scalar(name, value, step)
 
     def picture(
-        self, step: int, name: str, picture: UInt8[np.ndarray, "H W 3"]
+        self, step: int, name: str, draw: Callable[[], UInt8[np.ndarray, "H W 3"]]
     ) -> Path | None:
-        """Writes an RGB picture and returns its path."""
+        """Draws and writes an RGB picture and returns its path."""
         if not self._active:
             return None
+        picture = draw()
         path = self._workdir / "pictures" / f"{name}_{step:07d}.png"
         path.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), picture[..., ::-1])

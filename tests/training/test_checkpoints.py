@@ -313,19 +313,20 @@ def test_without_its_pool_a_checkpoint_is_not_committed(tmp_path, monkeypatch):
         assert_same(checkpoints.restore(fresh(), numbers()), before)
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
+def test_another_number_of_processes_goes_on_in_the_same_place(tmp_path):
+    data = numbers()
+    state = go_on(start(), data, 3)
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(start(), numbers())
-    path = checkpoint_folder(tmp_path, "last") / "0" / "meta" / "metadata"
-    assert json.loads(path.read_text()) == {"pool": [], "process_count": 1}
-    path.write_text(json.dumps({"pool": [], "process_count": 2}))
-    with (
-        pytest.raises(
-            InputError, match="of 2 processes, now there are 1.*start 2 processes, or a"
-        ),
-        Checkpoints(tmp_path, 1) as checkpoints,
-    ):
-        checkpoints.restore(fresh(), numbers())
+        checkpoints.save(state, data)
+    folder = checkpoint_folder(tmp_path, "last") / "3"
+    path = folder / "meta" / "metadata"
+    assert json.loads(path.read_text()) == {"pool": [1, 2], "process_count": 1}
+    path.write_text(json.dumps({"pool": [1, 2], "process_count": 2}))
+    (folder / "data/process_0-of-1.json").rename(folder / "data/process_0-of-2.json")
+    other = numbers()
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        assert_same(checkpoints.restore(fresh(), other), state)
+    assert_same(next(other), next(data))
 
 
 def test_nobody_is_told_to_delete_the_only_checkpoint(tmp_path):

@@ -223,7 +223,8 @@ def test_a_run_from_before_the_pool_had_a_type_goes_on_in_float32(tmp_path):
     run_folder.prepare(tmp_path, config())
     pretend_checkpoint(tmp_path)
     filed = json.loads((tmp_path / "config.json").read_text())
-    del filed["casm"]["pool_dtype"], filed["casm"]["pool_memory"]
+    for name in ("pool_dtype", "pool_memory", "pool_split"):
+        del filed["casm"][name]
     (tmp_path / "config.json").write_text(json.dumps(filed))
     run_folder.prepare(tmp_path, config())
     with pytest.raises(InputError, match="pool_dtype was 'float32', now 'bfloat16'"):

@@ -46,6 +46,28 @@ def test_the_pool_alone_goes_to_the_hosts_memory():
     assert kinds == {"device"}
 
 
+def test_a_pool_is_split_along_the_longest_axis_that_divides():
+    mesh = sharding.data_mesh()
+    shapes = {"a": (3, 3, 3, 8, 12), "b": (3, 6), "c": (4,), "d": (3, 8, 8)}
+    stacks = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    state = tiny.state(pool=tiny.pool_of(1))
+    state = state.replace(pool=state.pool.replace(params=stacks, batch_stats={}))
+    placed = jax.device_put(state, sharding.of_state(state, mesh, "device", True))
+    parts = {
+        name: {shard.data.shape for shard in leaf.addressable_shards}
+        for name, leaf in placed.pool.params.items()
+    }
+    assert parts == {
+        "a": {(3, 3, 3, 8, 3)},
+        "b": {(3, 6)},  # replicated: 6 does not divide
+        "c": {(4,)},  # the slots stay together
+        "d": {(3, 2, 8)},
+    }
+    assert placed.classifier.params
+    for leaf in jax.tree.leaves(placed.replace(pool=None)):
+        assert leaf.is_fully_replicated
+
+
 def test_a_memory_that_the_device_lacks():
     mesh = sharding.data_mesh()
     sharding.check_memory("pinned_host", mesh)

@@ -87,7 +87,7 @@ def test_tensorboard_is_told_where_a_run_goes_on(tmp_path):
 def test_tensorboard_has_scalars_and_pictures(tmp_path):
     with Writer(tmp_path, 0) as writer:
         writer.scalars(2, {"held_out/le": 1.0})
-        writer.picture(2, "strip", PICTURE)
+        writer.picture(2, "strip", lambda: PICTURE)
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
     assert b"held_out/le" in content and b"strip" in content and b"PNG" in content
@@ -95,7 +95,7 @@ def test_tensorboard_has_scalars_and_pictures(tmp_path):
 
 def test_a_picture_is_a_png_in_rgb(tmp_path):
     with Writer(tmp_path, 0) as writer:
-        path = writer.picture(12, "strip", PICTURE)
+        path = writer.picture(12, "strip", lambda: PICTURE)
     assert path == tmp_path / "pictures" / "strip_0000012.png"
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], PICTURE)
 
@@ -104,5 +104,5 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_index", lambda: 1)
     with Writer(tmp_path, 0) as writer:
         writer.scalars(2, {"loss": 0.5})
-        assert writer.picture(2, "strip", PICTURE) is None
+        assert writer.picture(2, "strip", lambda: pytest.fail("drawn")) is None
     assert not list(tmp_path.iterdir())
