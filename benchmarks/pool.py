@@ -17,17 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks.adam import ADAM
+from benchmarks import casm
 from saliency_jax.models import create
-from saliency_jax.objectives import casm
 from saliency_jax.pool import DTYPES
-from saliency_jax.training import casm_step, sharding
-from saliency_jax.training.optim import create_optimiser
-from saliency_jax.training.state import TrainState, create_net
+from saliency_jax.training import sharding
+from saliency_jax.training.state import TrainState
 
 _NETWORK = flags.DEFINE_enum(
     "network", "resnet18", sorted(create.BACKBONES), "The classifier."
@@ -39,12 +36,6 @@ _BATCH = flags.DEFINE_integer("batch_size", 8, "Images in a batch.", 1)
 _SIZE = flags.DEFINE_integer("image_size", 64, "Side of the images.", 1)
 
 _POOLS = [(dtype, memory) for memory in sharding.MEMORIES for dtype in DTYPES]
-_MASKER = {
-    "encoder": "shared",
-    "taps": (0, 1, 2, 3, 4),
-    "features": 64,
-    "final_upsampling": "nearest",
-}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -85,40 +76,15 @@ def _bytes_in_use() -> int:
 
 def _contestant(dtype: str, memory: str) -> tuple[Callable, list[TrainState]]:
     """A jitted step and a list that holds the state that it goes on from."""
-    classifier = create.create_classifier(
-        {"network": _NETWORK.value, "num_classes": 100, "dtype": "float32"}
+    step, init, _ = casm.contestant(
+        _NETWORK.value,
+        _SIZE.value,
+        sharding.data_mesh(),
+        slots=_SLOTS.value,
+        pool_dtype=dtype,
+        pool_memory=memory,
     )
-    masker = create.create_masker(_MASKER, classifier)
-    optimiser = create_optimiser(ADAM, 1000)
-    options = casm_step.CasmOptions(
-        thinning=casm.thinning("L100"),
-        score="entropy",
-        area_weight=1.0,
-        variant="author",
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        seed=0,
-    )
-
-    def init(key: jax.Array) -> TrainState:
-        networks = create.init_networks(classifier, masker, key, _SIZE.value)
-        nets = [create_net(networks[n], optimiser) for n in ("classifier", "masker")]
-        pool = casm_step.init_pool(nets[0], _SLOTS.value, options, dtype)
-        return TrainState(jnp.zeros((), jnp.int32), *nets, pool)
-
-    mesh = sharding.data_mesh()
-    key = jax.random.key(0)
-    placed = sharding.of_state(jax.eval_shape(init, key), mesh, memory)
-    state = jax.jit(init, out_shardings=placed)(key)
-    step = casm_step.make_casm_step(classifier, masker, optimiser, optimiser, options)
-    jitted = jax.jit(
-        step,
-        donate_argnums=0,
-        static_argnums=2,
-        in_shardings=(placed, sharding.by_batch(mesh)),
-        out_shardings=(placed, sharding.replicated(mesh)),
-    )
-    return jitted, [state]
+    return step, [init(jax.random.key(0))]
 
 
 def _take(step: Callable, state: list[TrainState], count: int) -> None:

@@ -96,7 +96,9 @@ def push(
 
     def write(stack: Array, new: Array) -> Array:
         old = _take(stack, slot)
-        kept = jnp.where(when, new.astype(stack.dtype), old)
+        # Or what makes the new classifier would be split as the stack is.
+        new = _whole(new.astype(stack.dtype))
+        kept = jnp.where(when, new, old)
         kept = _moved(kept, jax.typeof(stack).memory_space)
         # Not `.at[slot].set`: XLA offloads this operation, but computes a scatter.
         return jax.lax.dynamic_update_index_in_dim(stack, kept, slot, axis=0)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.messages import messages_of
 from saliency_jax.errors import InputError
 from saliency_jax.training import casm_step, sharding
 from tests.training import casm_reference, tiny
@@ -117,6 +118,40 @@ def test_four_devices_take_the_same_step_as_one(chosen, historic):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == 4
         assert all(np.array_equal(copies[0], copy) for copy in copies[1:])
+
+
+def test_a_pool_that_is_split_costs_one_entry_of_traffic():
+    """And what the networks tell each other stays the same."""
+    mesh, told = sharding.data_mesh(), {}
+    by_batch = sharding.by_batch(mesh)
+    state = tiny.state(pool=tiny.pool_of(1, 2))
+    for split in (False, True):
+        placed = sharding.of_state(state, mesh, "device", split)
+        step = jax.jit(
+            tiny.jitted_step(thinning="L2").__wrapped__,
+            static_argnums=2,
+            in_shardings=(placed, by_batch),
+            out_shardings=(placed, sharding.replicated(mesh)),
+        )
+        given = jax.device_put(state, placed), jax.device_put(tiny.batch(), by_batch)
+        with jax.set_mesh(mesh):
+            program = step.lower(*given, True).compile()
+            told[split] = messages_of(program.as_text())
+            after, _ = program(*given)
+        if not split:
+            expected = after
+    assert_close(after, expected, 3e-5)
+    gathered = told[True].pop("all-gather")
+    assert told[True] == told[False]
+    parts = jax.tree.leaves([placed.pool.params, placed.pool.batch_stats])
+    stacks = jax.tree.leaves([state.pool.params, state.pool.batch_stats])
+    slots = len(state.pool.saved_at)
+    split_bytes = [
+        stack.nbytes // slots
+        for stack, part in zip(stacks, parts, strict=True)
+        if not part.is_fully_replicated
+    ]
+    assert gathered == (len(split_bytes), sum(split_bytes)) and split_bytes
 
 
 def two_steps(*seeds, dtype="float32", memory="device"):
