@@ -1,0 +1,97 @@
+"""Whatever comes in is read, or refused in a line."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from saliency_jax.data.builders.records import PixelBox, relative_box
+from saliency_jax.errors import InputError
+from saliency_jax.metrics.raw_maps import checked_maps, min_max_normalised
+from saliency_jax.synthesis.variations import box_masks, checked_regions
+from tests.reliability.doors import DOORS, bomb, damaged, is_refused
+
+quickly = settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+edges = st.integers(-5, 40) | st.integers(-(2**70), 2**70)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_whole_files_are_read(name, tmp_path):
+    door = DOORS[name]
+    refused = [is_refused(door, content, tmp_path) for content in door.files]
+    assert refused == [b"ENTITY" in content for content in door.files]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_damaged_files_are_read_or_refused_in_a_line(name, tmp_path):
+    @quickly
+    @given(damaged(DOORS[name].files))
+    def check(content):
+        is_refused(DOORS[name], content, tmp_path)
+
+    check()
+
+
+@pytest.mark.parametrize("side", [50_000, 2**31 - 1])
+def test_an_image_bomb_is_refused(side, tmp_path):
+    assert is_refused(DOORS["pictures"], bomb(side, side), tmp_path)
+    assert not is_refused(DOORS["pictures"], bomb(1, 1), tmp_path)
+
+
+@quickly
+@given(st.builds(PixelBox, edges, edges, edges, edges), st.booleans(), st.booleans())
+def test_a_box_is_within_its_image_or_refused(box, clip, half_open):
+    try:
+        found = relative_box(box, 30, 20, "it", clip, half_open)
+    except InputError:
+        inside = 0 <= box.xmin < box.xmax <= 30 and 0 <= box.ymin < box.ymax <= 20
+        assert not inside
+    else:
+        assert 0 <= found.xmin < found.xmax <= 1
+        assert 0 <= found.ymin < found.ymax <= 1
+
+
+@quickly
+@given(
+    arrays.arrays(
+        st.sampled_from([np.float32, np.float64, np.uint8, np.int64]),
+        arrays.array_shapes(max_dims=4, max_side=5),
+    )
+)
+def test_maps_are_finite_or_refused(maps):
+    try:
+        with np.errstate(over="ignore"):  # of a float64 beyond float32
+            found = checked_maps(maps)
+    except InputError:
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.asarray(maps, np.float32)).all()
+        assert maps.ndim != 3 or not finite
+    else:
+        assert found.dtype == np.float32 and np.isfinite(found).all()
+        normalised = min_max_normalised(maps)
+        assert normalised.min() >= 0 and normalised.max() <= 1
+
+
+@quickly
+@given(st.lists(st.tuples(edges, edges, edges, edges), min_size=1, max_size=3))
+def test_a_region_is_a_part_of_its_image_or_refused(boxes):
+    inside = [
+        0 <= y0 < y1 <= 8 and 0 <= x0 < x1 <= 8 and (y1 - y0) * (x1 - x0) < 64
+        for y0, x0, y1, x1 in boxes
+    ]
+    try:
+        given_boxes = np.array(boxes, np.int64)
+    except OverflowError:  # numpy has no such number
+        return
+    if all(inside):
+        masks = checked_regions(given_boxes, len(boxes), 8)
+        np.testing.assert_array_equal(masks, box_masks(given_boxes, (8, 8)))
+    else:
+        with pytest.raises(InputError):
+            checked_regions(given_boxes, len(boxes), 8)
