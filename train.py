@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from saliency_jax import prng
 from saliency_jax.data import pipeline, sources
-from saliency_jax.errors import InputError, run_command
+from saliency_jax.errors import InputError, run_command, unwritable_told
 from saliency_jax.report.figures import picture_strip
 from saliency_jax.report.generated import image_sheet
 from saliency_jax.training import (
@@ -85,7 +85,8 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"unexpected argument {argv[1]!r}: train.py takes flags")
     if CONFIG.value is None or not WORKDIR.value:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
-    with processes.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value):
+    several = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    with processes.joined(*several), unwritable_told():
         stopped_by = train(CONFIG.value, Path(WORKDIR.value))
     if stopped_by:
         sys.exit(stopping.exit_code(stopped_by))

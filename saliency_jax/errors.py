@@ -1,12 +1,18 @@
 """The one exception for mistakes that a user can mend, and the wrapper of commands."""
 
+import contextlib
 import difflib
+import errno
+import logging as standard_logging
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class InputError(ValueError):
@@ -29,6 +35,42 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     return f"no {kind} {name!r}{meant}: use one of {', '.join(known)}"
+
+
+@contextlib.contextmanager
+def unwritable_told() -> Iterator[None]:
+    """Makes an `InputError` of what a full or read-only disk leads to, in any thread.
+
+    Raises:
+      InputError: names the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        if message := _unwritable(error):
+            raise InputError(message) from error
+        raise
+
+
+def _unwritable(error: BaseException | None) -> str | None:
+    """What to say of the first error of a chain that is a disk's; None without one."""
+    while error is not None:
+        reason, path = None, None
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            reason, path = os.strerror(error.errno), error.filename
+        elif found := re.search(
+            r'"([^"]*)".*?(No space left|quota|Read-only)', str(error)
+        ):
+            # Of tensorstore, which has no class for it.
+            path, reason = found[1], found[2]
+        if reason:
+            return (
+                f"{path or 'a file'} cannot be written ({reason}): make room, or "
+                "choose another folder; what was saved before is whole, and the same "
+                "command goes on from there"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _report_unraisable(unraisable: Any) -> None:
@@ -73,11 +115,17 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """
 
     def guarded(argv: Sequence[str]) -> None:
-        # Orbax reports every file that it touches, and absl starts at INFO.
+        # Orbax reports every file that it touches, and absl starts at INFO. Of an error
+        # each of its tasks logs a traceback, and one of them raises it.
         logging.set_verbosity(logging.WARNING)
+        logging.get_absl_handler().addFilter(
+            lambda record: "orbax" not in record.pathname
+        )
+        standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
         sys.unraisablehook = _report_unraisable
         try:
-            main(argv)
+            with unwritable_told():
+                main(argv)
         except InputError as error:
             message = " ".join(str(error).split())
             print(f"error: {message}", file=sys.stderr)

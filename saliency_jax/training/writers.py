@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
-import tensorboardX
 from jaxtyping import UInt8
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from saliency_jax.report.figures import save_png
 
 
 class Writer:
@@ -36,10 +40,17 @@ class Writer:
             path = self._workdir / "metrics.jsonl"
             _drop_later_lines(path, resume_step)
             self._lines = open(path, "a", encoding="utf-8")
-            self._board = tensorboardX.SummaryWriter(
-                str(self._workdir / "tensorboard"),
-                flush_secs=30,
-                purge_step=resume_step + 1,
+            board = self._workdir / "tensorboard"
+            board.mkdir(exist_ok=True)
+            # Not its SummaryWriter, which waits for ever once its thread has met a full
+            # disk.
+            self._board = EventsWriter(str(board / "events"))
+            # TensorBoard hides what earlier files say of later steps.
+            self._board.write_event(
+                Event(
+                    step=resume_step + 1,
+                    session_log=SessionLog(status=SessionLog.START),
+                )
             )
 
     def __enter__(self) -> "Writer":
@@ -58,7 +69,8 @@ class Writer:
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._show(step, summary.scalar(name, value))
+        self._board.flush()
 
     def picture(
         self, step: int, name: str, draw: Callable[[], UInt8[np.ndarray, "H W 3"]]
@@ -69,9 +81,14 @@ class Writer:
         picture = draw()
         path = self._workdir / "pictures" / f"{name}_{step:07d}.png"
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), picture[..., ::-1])
-        self._board.add_image(name, picture, step, dataformats="HWC")
+        save_png(path, picture)
+        self._show(step, summary.image(name, picture, dataformats="HWC"))
         return path
+
+    def _show(self, step: int, content: Summary) -> None:
+        self._board.write_event(
+            Event(wall_time=time.time(), step=step, summary=content)
+        )
 
 
 def _drop_later_lines(path: Path, last_step: int) -> None:
