@@ -131,7 +131,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr)
+            print(
+                "stopped by Ctrl-C: the same command goes on from what is saved",
+                file=sys.stderr,
+            )
             sys.exit(130)
 
     def parse(argv: Sequence[str]) -> Sequence[str]:

@@ -179,7 +179,8 @@ def load_masker(workdir: str | Path, checkpoint: str | int = "last") -> Masker:
         raise InputError(
             f"{workdir} is a run of stage {config['stage']!r} and has no masker: train "
             f"one from it with a config of stage casm or black_box and "
-            f"--config.classifier.init={workdir}"
+            f"--config.classifier.init={workdir}, or evaluate methods on it with "
+            "evaluate.py --classifier"
         )
     if isinstance(checkpoint, str) and checkpoint.isdecimal():
         checkpoint = int(checkpoint)

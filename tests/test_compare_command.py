@@ -198,7 +198,7 @@ def test_a_run_is_the_short_form(casm_run, tmp_path):
         ({"metrics": ["random_labels"]}, "random_labels needs --memoriser"),
         ({"methods": ["rise:masks=abc"]}, "masks is a whole number"),
         ({"maskers": ["nowhere"]}, "nowhere"),
-        ({"judges": ["nowhere"]}, "judge nowhere does not exist"),
+        ({"judges": ["nowhere"]}, "--judges nowhere does not exist"),
         ({"memoriser": "nowhere"}, "--memoriser nowhere does not exist"),
         ({"split": "nosplit"}, "nosplit"),
     ],

@@ -338,7 +338,9 @@ def test_another_classifier_answers_to_the_crops(painted_run, classifier_run, tm
         patch.setattr(one_run.sources, "open_source", lambda *names: source)
         for crops, out in ((None, "own"), (str(classifier_run), "other")):
             one_run.evaluate(painted_run, crop_classifier=crops, out=tmp_path / out)
-        with pytest.raises(InputError, match="judge nowhere does not exist"):
+        with pytest.raises(
+            InputError, match="--crop_classifier nowhere does not exist"
+        ):
             one_run.evaluate(painted_run, crop_classifier="nowhere")
     own, other = results_of(tmp_path / "own"), results_of(tmp_path / "other")
     assert other["how"]["crop_classifier"] == {
@@ -387,7 +389,7 @@ def test_other_classes_are_refused(painted_run, monkeypatch):
 
 
 def test_a_wrong_judge_is_named_before_the_work(painted_run, tmp_path):
-    with pytest.raises(InputError, match="judge nowhere does not exist"):
+    with pytest.raises(InputError, match="--judges nowhere does not exist"):
         one_run.evaluate(painted_run, judges=["nowhere"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

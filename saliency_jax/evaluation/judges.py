@@ -61,16 +61,18 @@ def load_judges(
     return dict(zip(names, judges, strict=True))
 
 
-def load_judge(named: str, source: Source, image_size: int) -> Judge:
-    """Loads one judge; see `load_judges`."""
+def load_judge(
+    named: str, source: Source, image_size: int, flag: str = "--judges"
+) -> Judge:
+    """Loads one judge, that a flag names; see `load_judges`."""
     if (workdir := Path(named)).is_dir():
         check_classes(workdir, read_run_config(workdir), source)
-    classifier, path, own_size, step = load(named, "judge")
+    classifier, path, own_size, step = load(named, flag)
     size = own_size or image_size
     classes = count_classes(classifier, named, size)
     if classes != source.num_classes:
         raise InputError(
-            f"judge {named} tells {classes} classes apart, {source.name} has "
+            f"{flag}={named} tells {classes} classes apart, {source.name} has "
             f"{source.num_classes}: train a last layer for them in the stage "
             "classifier, with --config.classifier.new_head=True, and name that run as "
             "the judge"

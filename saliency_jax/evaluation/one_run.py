@@ -92,7 +92,7 @@ def evaluate(
     loaded = load_judges(judges, source, size)
     crop_judge = Judge(run.workdir, run.masker.classifier, size, run.step)
     if crop_classifier:
-        crop_judge = load_judge(crop_classifier, source, size)
+        crop_judge = load_judge(crop_classifier, source, size, "--crop_classifier")
     make_writable(out)
 
     batch_size = batch_size or config["data"]["batch_size"]

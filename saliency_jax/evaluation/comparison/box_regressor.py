@@ -6,6 +6,7 @@ classifier's last layer to the box of an image, in closed form.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,17 +30,46 @@ PENALTIES = 10.0 ** np.arange(-4, 5)  # relative to the mean square of the featu
 
 
 def supervised(setting: Setting) -> Contestant:
+    """Returns the row of a regressor, which is taught when it is first asked.
+
+    Then it raises an `InputError` where it cannot be taught: its row alone is without
+    figures.
+    """
+    boxes = functools.cache(functools.partial(_taught, setting))
+    return Contestant(
+        title="box regressor (taught)",
+        kind="baseline",
+        explain=functools.partial(_draw, boxes, setting.image_size),
+        image_size=setting.image_size,
+        is_mask=True,
+        of_class=False,
+        is_box=True,
+        knows_truth=True,
+    )
+
+
+def _taught(setting: Setting) -> Int[np.ndarray, "n 4"]:
     """Teaches a regressor with each half of the boxed images, for the other half.
 
     So no image is scored by a regressor that has seen its box. Images are in halves by
     turns, in their order.
 
+    Returns:
+      The boxes of all images.
+
     Raises:
-      InputError: there are fewer than four images with boxes.
+      InputError: there are fewer than four images with boxes, or the classifier has no
+        convolution.
     """
     features, boxes, boxed = [], [], []
     for batch in setting.batches(setting.image_size, setting.count):
-        maps = np.asarray(_features(setting.classifier, batch["image"]))
+        try:
+            maps = np.asarray(_features(setting.classifier, batch["image"]))
+        except InputError as error:
+            raise InputError(
+                "the box regressor reads the maps of the classifier's last "
+                "convolution, which was not found: leave --supervised out"
+            ) from error
         features.append(maps[np.asarray(batch["valid"])])
         batch = without_padding(batch)
         filed, size = batch["boxes_pixels"], batch["original_size"]
@@ -49,30 +79,20 @@ def supervised(setting: Setting) -> Contestant:
         np.concatenate(features), np.concatenate(boxes), np.concatenate(boxed)
     )
     rounded = np.clip(np.rint(predicted), 0, setting.image_size).astype(int)
-    ordered = np.concatenate(  # a box inside out is an empty one
+    return np.concatenate(  # a box inside out is an empty one
         [rounded[:, :2], np.maximum(rounded[:, :2], rounded[:, 2:])], axis=1
-    )
-    return Contestant(
-        title="box regressor (taught)",
-        kind="baseline",
-        explain=functools.partial(_draw, ordered, setting.image_size),
-        image_size=setting.image_size,
-        is_mask=True,
-        of_class=False,
-        is_box=True,
-        knows_truth=True,
     )
 
 
 def _draw(
-    boxes: Int[np.ndarray, "n 4"],
+    boxes: Callable[[], Int[np.ndarray, "n 4"]],
     size: int,
     classifier: Classifier,
     batch: Batch,
     targets: Int[Array | np.ndarray, "B"],
     key: Array,
 ) -> Float[np.ndarray, "B S S"]:
-    return rectangle_masks(boxes[batch["place"]], size).astype(np.float32)
+    return rectangle_masks(boxes()[batch["place"]], size).astype(np.float32)
 
 
 @jax.jit

@@ -136,8 +136,9 @@ def compare(
         for name, figure in means.items():
             figures = rows[name].figures | {"agreement": figure}
             rows[name] = rows[name]._replace(figures=figures)
+    found = {name for row in rows.values() for name in row.figures}
     compared = Comparison(
-        metrics=plan.metrics,
+        metrics={name: plan.metrics[name] for name in plan.metrics if name in found},
         rows=rows,
         curves={name: row.curves for name, row in measured.items() if row.curves},
         agreement=agreement,
@@ -268,7 +269,7 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
         add(localisation_pass.figures(localised, setting.answers, setting.image_size))
         if contestant.kind != "baseline":
             cost = Cost(*localised["cost"].tolist())
-            add(_costs(cost))
+            add(_costs(cost, setting.count))
             if not cost.images:
                 notes.append("no images/s: one batch, whose time is compilation's too")
         if plan.needs("crops"):
@@ -329,12 +330,12 @@ def measure_row(plan: Plan, name: str, contestant: Contestant) -> Measured:
     return Measured(row, localised, maps, curves)
 
 
-def _costs(cost: Cost) -> dict[str, Figure]:
-    """What maps cost; without an interval, since it is of this run."""
-    found = {"first_seconds": cost.first_seconds}
+def _costs(cost: Cost, count: int) -> dict[str, Figure]:
+    """What maps of so many images cost; no interval, since it is of this run."""
+    found = {"first_seconds": Figure(cost.first_seconds, None, count)}
     if cost.images:
-        found["images_per_second"] = cost.images / cost.seconds
+        pace = cost.images / cost.seconds
+        found["images_per_second"] = Figure(pace, None, int(cost.images))
     if cost.peak_bytes:
-        found["peak_gib"] = cost.peak_bytes / 2**30
-    images = int(cost.images)
-    return {name: Figure(value, None, images) for name, value in found.items()}
+        found["peak_gib"] = Figure(cost.peak_bytes / 2**30, None, count)
+    return found

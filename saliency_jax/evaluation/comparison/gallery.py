@@ -1,6 +1,6 @@
 """Which images the report shows, and the maps of all rows over them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_fi
 from saliency_jax.report.comparison import Gallery
 
 MOST_IMAGES = 50
-MOST_MAPS = 600  # of all rows together: they are what makes the page large
+MOST_MAPS = 1000  # of all rows together: they are what makes the page large
 EXTREMES = 2  # of the best, and of the worst, for each row
-RANDOM_SHARE = 0.4  # of the images, before the extremes
+RANDOM_SHARE = 0.4  # of the images besides the best and the worst of each row
 
 
 class Found(NamedTuple):
@@ -51,7 +51,7 @@ def make_gallery(
     extremes = {name: _extremes(arrays) for name, arrays in shown.items()}
     kept = min(len(arrays["thumbnails"]) for arrays in measured.values())
     most = min(MOST_IMAGES, max(1, MOST_MAPS // max(1, len(shown))))
-    places = _chosen(kept, extremes.values(), most)
+    places = _chosen(kept, list(extremes.values()), most)
     index = {place: number for number, place in enumerate(places)}
 
     images, captions, truth = [], [], []
@@ -90,19 +90,30 @@ def make_gallery(
     )
 
 
-def _chosen(kept: int, extremes: Iterable[Found], most: int) -> list[int]:
-    """Some images at random, then the extremes of all rows in turn, then the rest."""
-    in_turn = [
-        place
-        for rank in range(EXTREMES)
-        for found in extremes
-        for places in found
-        for place in places[rank : rank + 1]
-    ]
+def _chosen(kept: int, extremes: Sequence[Found], most: int) -> list[int]:
+    """The best and the worst of each row, then others at random and next to these.
+
+    Args:
+      kept: images that there are to choose from.
+      extremes: of all rows.
+      most: images in all, unless the best and the worst of each row are more.
+    """
+
+    def of_rank(rank: int) -> list[int]:
+        return [
+            int(place)
+            for found in extremes
+            for places in found
+            for place in places[rank : rank + 1]
+        ]
+
+    first = dict.fromkeys(of_rank(0))
+    others = [place for rank in range(1, EXTREMES) for place in of_rank(rank)]
     shuffled = np.random.default_rng(0).permutation(kept)
-    first = round(RANDOM_SHARE * most)
-    places = np.concatenate([shuffled[:first], in_turn, shuffled[first:]]).astype(int)
-    return list(dict.fromkeys(places.tolist()))[:most]
+    at_random = round(RANDOM_SHARE * max(0, most - len(first)))
+    places = [*first, *shuffled[:at_random], *others, *shuffled[at_random:]]
+    unique = list(dict.fromkeys(int(place) for place in places))
+    return unique[: max(most, len(first))]
 
 
 def _overlaps(arrays: Arrays) -> np.ndarray:

@@ -298,13 +298,13 @@ def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
     boxes, chosen = chosen_boxes(arrays)
     each, scored = np.arange(len(chosen)), arrays["scored"]
     found = {name: mean_figure(arrays[name]) for name in ("sparseness", "complexity")}
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
-    found["box_area"] = mean_figure(area)
     if "pixels" in arrays:
         found["pxap"] = _figure(arrays["pixels"], _pixel_precision(len(each)))
         found["mask_iou"] = mean_figure(arrays["mask_iou"][each, chosen])
     if not scored.any():
         return found
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+    found["box_area"] = mean_figure(area)
     hit = arrays["hit"][each, chosen]
     ranks = answers["rank"][: len(each), None] == np.arange(5)
     errors = localisation_errors(hit, ranks)
@@ -355,6 +355,8 @@ def rule_in_words(arrays: Arrays, rule: BoxRule, contestant: Contestant) -> str:
     """Returns how a row's boxes came about, with the alphas that were chosen."""
     if contestant.is_box:
         return "its own box"
+    if not arrays["scored"].any():
+        return "no image has a box to be scored by"
     hit = f"hit at IoU {'>= 0.5' if rule.convention == 'inclusive' else '> 0.5'}"
     if rule.name in ("quantile", GRAPH_CUT):
         return f"{rule.name}; {hit}"

@@ -178,10 +178,12 @@ def _answers(
 ) -> dict[str, Float[Array, "B"] | Int[Array, "B"]]:
     logits = classifier(images)
     true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    is_before = jnp.arange(logits.shape[-1])[None, :] < labels[:, None]
     log_probability = terms.log_probability(logits, labels, classifier.output)
     return {
         "predicted": jnp.argmax(logits, axis=-1),
-        "rank": jnp.sum(logits > true, axis=-1),
+        # Of equal logits the first is predicted, as by argmax.
+        "rank": jnp.sum((logits > true) | ((logits == true) & is_before), axis=-1),
         "probability": jnp.exp(log_probability),
     }
 

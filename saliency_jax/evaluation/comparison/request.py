@@ -12,8 +12,12 @@ from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.comparison import catalogue, contestants, judged_pass
 from saliency_jax.evaluation.comparison.box_regressor import supervised
-from saliency_jax.evaluation.comparison.compare import Plan, compare, with_answers
-from saliency_jax.evaluation.comparison.localisation_pass import CONTOURS, BoxRule
+from saliency_jax.evaluation.comparison.compare import Plan, compare
+from saliency_jax.evaluation.comparison.localisation_pass import (
+    CONTOURS,
+    THUMBNAILS,
+    BoxRule,
+)
 from saliency_jax.evaluation.comparison.passes import Setting
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
 from saliency_jax.evaluation.runs import load_beside
@@ -27,6 +31,7 @@ from saliency_jax.report.comparison_tables import (
     to_markdown,
     to_text,
 )
+from saliency_jax.report.files import make_folder
 from saliency_jax.report.html.page import build_page
 from saliency_jax.training import run_folder
 
@@ -91,7 +96,7 @@ def answer(request: Request) -> list[Path]:
     rows |= trivial
     judge = Judge(loaded.path, loaded.classifier, size, loaded.step)
     if request.crop_classifier:
-        judge = load_judge(request.crop_classifier, source, size)
+        judge = load_judge(request.crop_classifier, source, size, "--crop_classifier")
     judges = load_judges(request.judges, source, size)
     contours = not metrics.keys().isdisjoint(CONTOURS)
     plan = Plan(
@@ -116,8 +121,16 @@ def answer(request: Request) -> list[Path]:
         commit=run_folder.environment()["commit"],
     )
     if request.supervised:
-        rows[REGRESSOR] = supervised(with_answers(plan).setting)
+        rows[REGRESSOR] = supervised(plan.setting)
+    if not source.has_boxes:
+        print(f"no image of {source.name} {split} has a box to be scored by")
+        rows.pop("ground_truth_box")
+    make_folder(plan.out)
     compared, gallery = compare(plan, rows, describe(request, plan))
+    if sort not in compared.metrics:
+        instead = next(iter(compared.metrics))
+        print(f"no row has a figure of {sort}: sorted by {instead}")
+        sort = instead
     return write(compared, gallery, sort, plan.out)
 
 
@@ -159,6 +172,7 @@ def describe(request: Request, plan: Plan) -> dict[str, Any]:
         "split": setting.source.split,
         "images": setting.count,
         "images_asked": min(plan.asked, setting.count),
+        "best_and_worst_of_the_first": min(THUMBNAILS, setting.count),
         "image_size": setting.image_size,
         "batch_size": setting.batch_size,
         "seed": setting.seed,

@@ -15,7 +15,9 @@ from saliency_jax.evaluation.comparison import (
     contestants,
     judged_pass,
     localisation_pass,
+    passes,
 )
+from saliency_jax.evaluation.comparison.box_regressor import supervised
 from saliency_jax.evaluation.comparison.compare import Plan
 from saliency_jax.evaluation.comparison.localisation_pass import BoxRule
 from saliency_jax.evaluation.comparison.passes import Setting
@@ -187,8 +189,29 @@ def test_data_without_boxes_leave_what_needs_none(tmp_path):
     plan = plan_of(tmp_path)
     setting = plan.setting._replace(source=source_of(records), count=3)
     compared, _ = compare.compare(plan._replace(setting=setting), {"red": RED}, {})
-    assert set(figures_of(compared, "red")) >= {"sparseness", "complexity", "box_area"}
-    assert "gt_known" not in figures_of(compared, "red")
+    assert set(figures_of(compared, "red")) >= {"sparseness", "complexity"}
+    assert not {"gt_known", "box_area"} & compared.metrics.keys()  # no empty columns
+    assert "no image has a box to be scored by" in compared.rows["red"].note
+    assert "alpha" not in compared.rows["red"].note
+
+
+def test_a_regressor_that_cannot_be_taught_loses_no_other_row(tmp_path):
+    plan = plan_of(tmp_path)
+    setting = plan.setting._replace(source=source_of(RECORDS[:3]), count=3)
+    rows = {"red": RED, "regressor": supervised(setting)}
+    compared, _ = compare.compare(plan._replace(setting=setting), rows, {})
+    assert "gt_known" in figures_of(compared, "red")
+    reason = compared.rows["regressor"].error
+    assert "box regressor" in reason and "leave --supervised out" in reason
+
+
+def test_of_equal_logits_the_first_is_the_prediction():
+    logits = jnp.array([[1.0, 1.0, 0.0]] * 3)
+    classifier = Classifier.from_function(lambda images: logits)
+    images = np.zeros((3, 2, 2, 3), np.float32)
+    answers = passes._answers(classifier, images, np.array([0, 1, 2]))
+    assert answers["rank"].tolist() == [0, 1, 2]
+    assert answers["predicted"].tolist() == [0, 0, 0]
 
 
 def test_other_judges_see_what_a_map_keeps(tmp_path):
@@ -339,7 +362,7 @@ def test_the_report_shows_some_images_whatever_the_rows(tmp_path):
     _, gallery = compare.compare(plan._replace(setting=setting), rows, {})
     assert len(gallery.images) == 50
     for name in rows:
-        assert 0 < len(gallery.best[name]) <= 2 and len(gallery.worst[name]) <= 2
+        assert 0 < len(gallery.best[name]) <= 2 and 0 < len(gallery.worst[name]) <= 2
     without = [i for i, caption in enumerate(gallery.captions) if caption == "class 1"]
     boxed = np.isfinite(gallery.scores["red 0"])
     assert not boxed.all() and set(np.flatnonzero(~boxed)) <= set(without)
