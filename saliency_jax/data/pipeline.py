@@ -1,6 +1,7 @@
 """From a source to batches: grain for training, an ordered pass for evaluation."""
 
 import functools
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -144,7 +145,19 @@ class _TrainIterator(grain.DatasetIterator[Batch]):
         self._finalise = weakref.finalize(self, _close_owned, owned)
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:  # grain has no class for it
+            if "process was terminated" not in str(error):
+                raise
+            code = re.search(r"exit code (-?\d+)", str(error))
+            raise InputError(
+                "a process that reads data ended"
+                + (f" with code {code[1]}" if code else "")
+                + ", perhaps killed for want of memory: lower "
+                "--config.data.num_workers; the same command goes on from the last "
+                "checkpoint"
+            ) from error
 
     def get_state(self) -> dict[str, Any]:
         return self._iterator.get_state()
