@@ -65,7 +65,9 @@ def test_the_black_box_does_not_move(black_box_run, deep_classifier_run):
         )
 
 
-@pytest.mark.parametrize("last", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "last", [2, *(pytest.param(last, marks=pytest.mark.slow) for last in (3, 4))]
+)
 def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
     black_box_run, deep_classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, last
 ):
@@ -145,6 +147,7 @@ def test_other_weights_do_not_recompile(black_box_run):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_a_function_of_the_users_own_is_a_black_box(
     deep_classifier_run, shapes_dir, tmp_path, monkeypatch
 ):
@@ -260,6 +263,7 @@ def test_mistakes_are_found_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_images_with_several_labels(deep_classifier_run, tmp_path, monkeypatch):
     """A classifier of independent classes, its masker, and its saliency metric."""
     data, seen = str(tmp_path), []
@@ -305,6 +309,7 @@ def test_images_with_several_labels(deep_classifier_run, tmp_path, monkeypatch):
         train.train(casm_config(data, classifier, **changed), tmp_path / "casm")
 
 
+@pytest.mark.slow
 def test_an_encoder_of_its_own_may_have_other_classes(
     deep_classifier_run, shapes_dir, tmp_path
 ):

@@ -126,6 +126,7 @@ def test_the_depthwise_gradient_in_float64():
     np.testing.assert_allclose(*gradients, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_mobilenet_in_evaluation_differentiates_forwards():
     network, x = create_backbone("mobilenet_v1", 10), jnp.ones((1, 32, 32, 3))
     variables = jax.jit(network.init, static_argnums=2)(jax.random.key(0), x, False)

@@ -30,7 +30,9 @@ def maps(size):
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-@pytest.mark.parametrize("size", [(64, 64), (67, 94)])
+@pytest.mark.parametrize(
+    "size", [(67, 94), pytest.param((64, 64), marks=pytest.mark.slow)]
+)
 def test_masks_of_any_size(upsampling, size):
     module = SelectiveDecoder(5, upsampling, base=8)
     init = jax.jit(module.init_with_output, static_argnums=(2, 4))

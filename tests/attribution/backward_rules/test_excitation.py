@@ -255,6 +255,7 @@ def test_nothing_is_lost_where_nothing_is_negative():
         np.testing.assert_allclose(lost, 0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.network)
 def test_mass_in_real_networks(case, shared_data, tmp_path):
     model = classifier_of(case, shared_data, tmp_path)
