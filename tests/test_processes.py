@@ -18,11 +18,13 @@ from tests.several import casm_arguments, finish, start, wait_for
 NOT_COMPARED = ("time", "images_per_second")
 
 
-def assert_same_run(workdir, expected):
+def assert_same_run(workdir, expected, lines=slice(None)):
     """As far as sums in another order are the same."""
-    for line, other in zip(lines_of(workdir), lines_of(expected), strict=True):
-        assert line.keys() == other.keys()
-        for name in line.keys() - set(NOT_COMPARED):
+    compared = zip(lines_of(workdir)[lines], lines_of(expected)[lines], strict=True)
+    for line, other in compared:
+        names = line.keys() - set(NOT_COMPARED)
+        assert names == other.keys() - set(NOT_COMPARED)
+        for name in names:
             assert line[name] == pytest.approx(other[name], abs=2e-5), name
     step, arrays, files = arrays_of(workdir)
     expected_step, expected_arrays, expected_files = arrays_of(expected)
@@ -115,7 +117,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(long_run, tmp_path):
     assert saved_steps(tmp_path, "last")[-1] < config["total_steps"]
     codes, told, errors = finish(start(1, tmp_path, *arguments))
     assert codes == [0], errors
-    assert_same_run(tmp_path, expected)
+    assert_same_run(tmp_path, expected, slice(-1, None))
 
 
 @pytest.mark.slow
