@@ -112,7 +112,6 @@ def kill_training(folder: Path, kills: int, rng: random.Random) -> Counter:
     told, number, workdir = Counter(), 0, folder / "run_0"
     while sum(told.values()) < kills:
         before, figures = last_step(workdir), workdir / "metrics.jsonl"
-        size = figures.stat().st_size if figures.exists() else 0
 
         started = time.time()
 
@@ -134,7 +133,8 @@ def kill_training(folder: Path, kills: int, rng: random.Random) -> Counter:
         if killed(start(*command, f"--workdir={workdir}"), moments[moment]):
             told[moment] += 1
             saved = last_step(workdir)
-            written = [line["step"] for line in lines_of(workdir)] if size else [0]
+            told_of = lines_of(workdir) if figures.exists() else []
+            written = [0, *(line["step"] for line in told_of)]
             assert saved >= before, f"{saved} after {before}"
             # The steps since, and those of a checkpoint that was being written.
             assert max(written) - saved <= 2 * EVERY, f"{saved} of {max(written)}"
