@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from saliency_jax import prng
 from saliency_jax.data import pipeline, sources
-from saliency_jax.errors import InputError, run_command, unwritable_told
+from saliency_jax.errors import InputError, run_command
 from saliency_jax.report.figures import picture_strip
 from saliency_jax.report.generated import image_sheet
 from saliency_jax.training import (
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     if CONFIG.value is None or not WORKDIR.value:
         raise InputError("train.py needs --config FILE and --workdir FOLDER")
     several = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-    with processes.joined(*several), unwritable_told():
+    with processes.joined(*several):
         stopped_by = train(CONFIG.value, Path(WORKDIR.value))
     if stopped_by:
         sys.exit(stopping.exit_code(stopped_by))

@@ -23,6 +23,12 @@ class InputError(ValueError):
     """
 
 
+def report(error: InputError) -> None:
+    """Prints the one line that a command says of a mistake."""
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Returns the message for a name that is none of the known ones.
 
@@ -46,6 +52,8 @@ def unwritable_told() -> Iterator[None]:
     """
     try:
         yield
+    except InputError:  # which tells more
+        raise
     except Exception as error:
         if message := _unwritable(error):
             raise InputError(message) from error
@@ -127,8 +135,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
             with unwritable_told():
                 main(argv)
         except InputError as error:
-            message = " ".join(str(error).split())
-            print(f"error: {message}", file=sys.stderr)
+            report(error)
             sys.exit(2)
         except KeyboardInterrupt:
             print(

@@ -1,10 +1,11 @@
 """`python -m tests.one_of_several FLAGS`: train.py, with the tests' networks.
 
-Where `READS` names a folder, the bytes of the training images that this process read go
+Where `READS` names a folder, the training images that this process read, in order, go
 to a file there when it ends.
 """
 
 import atexit
+import json
 import os
 from pathlib import Path
 
@@ -14,21 +15,24 @@ from saliency_jax.data.sources import Source
 from saliency_jax.errors import run_command
 
 
-def count_reads(folder):
-    sizes, get = [], Source.__getitem__
+def record_reads(folder):
+    read, get = [], Source.__getitem__
 
-    def counted(source, index):
-        example = get(source, index)
-        if source.split == "train":
-            sizes.append(len(example["image"]))
-        return example
+    def recorded(source, index):
+        if source.indices is not None:  # a part: training or held-out images
+            read.append((len(source), int(source.indices[index])))
+        return get(source, index)
 
-    Source.__getitem__ = counted
-    path = Path(folder) / str(os.getpid())
-    atexit.register(lambda: path.write_text(str(sum(sizes))))
+    Source.__getitem__ = recorded
+    path = Path(folder) / f"{os.getpid()}.json"
+
+    @atexit.register
+    def write():
+        most, _ = max(read)  # the held-out images are fewer
+        path.write_text(json.dumps([record for n, record in read if n == most]))
 
 
 if __name__ == "__main__":
     if "READS" in os.environ:
-        count_reads(os.environ["READS"])
+        record_reads(os.environ["READS"])
     run_command(train.main)

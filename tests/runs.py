@@ -73,6 +73,16 @@ def numpy_tree(folder):
         )
 
 
+def assert_same_bits(workdir, expected):
+    """All that two runs have saved: networks, optimisers, pool, place in the data."""
+    step, arrays, files = arrays_of(workdir)
+    expected_step, expected_arrays, expected_files = arrays_of(expected)
+    assert step == expected_step and arrays.keys() == expected_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert files == expected_files
+
+
 def arrays_of(workdir):
     """Everything in the last checkpoint, as bytes or arrays."""
     step = saved_steps(workdir, "last")[-1]

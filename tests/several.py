@@ -2,11 +2,9 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
 
-from tests.commands import ROOT
+from tests import commands
 
 DEVICES = 4  # of all processes together, as many as one has in the other tests
 
@@ -22,18 +20,11 @@ def start(count, workdir, *arguments, **environment):
     environment = os.environ | environment
     environment["JAX_NUM_CPU_DEVICES"] = str(DEVICES // count)
     coordinator = f"localhost:{free_port()}"
+    program = ["-m", "tests.one_of_several", "--workdir", workdir, *arguments]
+    several = ["--coordinator", coordinator, "--num_processes", count]
     return [
-        subprocess.Popen(
-            [
-                *[sys.executable, "-m", "tests.one_of_several"],
-                *["--coordinator", coordinator, "--num_processes", str(count)],
-                *["--process_id", str(number), "--workdir", str(workdir), *arguments],
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        commands.start(
+            *program, *several, "--process_id", number, environment=environment
         )
         for number in range(count)
     ]

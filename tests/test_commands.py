@@ -3,10 +3,7 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,23 +11,14 @@ import pytest
 import train
 from saliency_jax import load_masker, saliency_fn
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
+from tests.commands import start
 from tests.runs import casm_config, classifier_config, lines_of
-
-ROOT = Path(train.__file__).parent
 
 
 def command(*arguments, **options):
     """The environment is that of a user: one device, no settings of the tests."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    return start(*arguments, environment=environment, **options)
 
 
 def finished(*arguments):

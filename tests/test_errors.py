@@ -1,11 +1,13 @@
 """Commands: one line and exit code 2 for a user's mistake, a traceback for ours."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from saliency_jax import errors
 from saliency_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -156,3 +158,31 @@ def test_other_exceptions_keep_their_traceback():
     done = run("--number=3")
     assert done.returncode not in (0, 2)
     assert "Traceback" in done.stderr and "a fault of ours" in done.stderr
+
+
+def full_disk_of(library):
+    """As Python tells of one, and as tensorstore does."""
+    if library == "python":
+        return OSError(errno.ENOSPC, "No space left on device", "/disk/file")
+    return ValueError('Error writing local file "/disk/file": No space left on device')
+
+
+@pytest.mark.parametrize("library", ["python", "tensorstore"])
+def test_a_full_disk_is_found_behind_other_errors(library):
+    with (
+        pytest.raises(InputError, match="/disk/file cannot be written .No space left"),
+        errors.unwritable_told(),
+    ):
+        try:
+            raise full_disk_of(library)
+        except (OSError, ValueError) as error:
+            raise RuntimeError("a thread failed") from error
+
+
+def test_what_is_told_already_and_what_is_no_disks_fault_stay_as_they_are():
+    told = InputError("free the disk or name another --out")
+    told.__cause__ = full_disk_of("python")
+    for error in (told, OSError(errno.ENOENT, "No such file"), ValueError("other")):
+        with pytest.raises(type(error)) as raised, errors.unwritable_told():
+            raise error
+        assert raised.value is error

@@ -21,7 +21,13 @@ from saliency_jax.errors import InputError
 from saliency_jax.evaluation import one_run
 from saliency_jax.loading import load_classifier
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
-from tests.runs import arrays_of, casm_config, classifier_config, lines_of
+from tests.runs import (
+    arrays_of,
+    assert_same_bits,
+    casm_config,
+    classifier_config,
+    lines_of,
+)
 
 
 def test_a_classifier_run_leaves_its_figures(classifier_run):
@@ -114,12 +120,7 @@ def test_an_interrupted_run_becomes_the_same_run(
         train.train(config, tmp_path)
     assert kinds == {pool_memory}
     assert f"resumed {tmp_path} at step 3" in capsys.readouterr().out
-    step, arrays, files = arrays_of(tmp_path)
-    expected_step, expected_arrays, expected_files = arrays_of(casm_run)
-    assert step == expected_step and arrays.keys() == expected_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
-    assert files == expected_files
+    assert_same_bits(tmp_path, casm_run)
     for kind in ("last", "best"):
         assert saved_steps(tmp_path, kind) == saved_steps(casm_run, kind)
     # the figures, too, apart from the times
@@ -167,11 +168,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert lines_of(tmp_path)[-1]["step"] == 5
     assert train.train(casm_config(shapes_dir, classifier_run), tmp_path) is None
     assert f"resumed {tmp_path} at step 5" in capsys.readouterr().out
-    _, arrays, files = arrays_of(tmp_path)
-    _, expected_arrays, expected_files = arrays_of(casm_run)
-    assert arrays.keys() == expected_arrays.keys() and files == expected_files
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert_same_bits(tmp_path, casm_run)
 
 
 def test_a_run_stores_its_pool_in_the_type_that_the_config_says(

@@ -19,8 +19,13 @@ from saliency_jax.evaluation import one_run
 from saliency_jax.models import create
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
 from tests import own_networks
-from tests.runs import black_box_config, casm_config, classifier_config, lines_of
-from tests.test_train import arrays_of
+from tests.runs import (
+    assert_same_bits,
+    black_box_config,
+    casm_config,
+    classifier_config,
+    lines_of,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
@@ -92,12 +97,7 @@ def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
     capsys.readouterr()
     train.train(black_box_config(shapes_dir, deep_classifier_run), tmp_path)
     assert f"resumed {tmp_path} at step {last}" in capsys.readouterr().out
-    step, arrays, files = arrays_of(tmp_path)
-    expected_step, expected_arrays, expected_files = arrays_of(black_box_run)
-    assert step == expected_step and arrays.keys() == expected_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
-    assert files == expected_files
+    assert_same_bits(tmp_path, black_box_run)
 
 
 def test_masks_of_a_run(black_box_run):

@@ -92,13 +92,14 @@ def localisation(
             masks, np.asarray(batch["boxes_pixels"]), np.asarray(batch["original_size"])
         )
         counts = valid & scores.scored
-        for name, values in (
-            ("le", ~scores.hit[counts]),
-            ("om", ~(scores.hit & correct)[counts]),
-            ("f1", scores.f1[counts]),
-            ("accuracy", correct[valid]),
-            ("mask_mean", masks[valid].mean(axis=(1, 2))),
-        ):
+        found = (
+            ~scores.hit[counts],
+            ~(scores.hit & correct)[counts],
+            scores.f1[counts],
+            correct[valid],
+            masks[valid].mean(axis=(1, 2)),
+        )
+        for name, values in zip(LOCALISATION, found, strict=True):
             totals[name].append(values)
     return {
         name: float(np.mean(gathered(np.concatenate(values))))

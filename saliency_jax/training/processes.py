@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Shaped
 
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, report, unwritable_told
 from saliency_jax.training.sharding import by_batch, replicated
 
 T = TypeVar("T")
@@ -67,24 +67,29 @@ def joined(
     _initialise(coordinator, num_processes, process_id)
     if jax.process_index() > 0:  # one log is enough
         sys.stdout = open(os.devnull, "w")
+    own = f"process {jax.process_index()} of {jax.process_count()}"
     try:
-        yield
-    except (InputError, KeyboardInterrupt) as error:
-        message = " ".join(str(error).split()) or "stopped by Ctrl-C"
-        _leave(f"error: {message}", 2 if isinstance(error, InputError) else 130)
+        with unwritable_told():
+            yield
+    except InputError as error:
+        report(error)
+        _leave(2)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        _leave(
-            f"error: process {jax.process_index()} of {jax.process_count()} cannot go "
-            "on, most likely since another one ended; start all of them again with "
-            f"the same command to go on from the last checkpoint ({reason:.300})",
-            1,
+        print(
+            f"error: {own} cannot go on, most likely since another one ended; start "
+            "all of them again with the same command to go on from the last "
+            f"checkpoint ({reason:.300})",
+            file=sys.stderr,
         )
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
+        _leave(1)
+    except KeyboardInterrupt:
+        print(f"{own} is stopped by Ctrl-C", file=sys.stderr)
+        _leave(130)
+    except Exception:
         traceback.print_exc()
-        _leave(f"process {jax.process_index()} of {jax.process_count()} failed", 1)
+        print(f"{own} failed", file=sys.stderr)
+        _leave(1)
     jax.distributed.shutdown()
 
 
@@ -126,8 +131,7 @@ def _initialise(
         ) from error
 
 
-def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -15,19 +15,17 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags, logging
 
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
-from tests.commands import ROOT
-from tests.runs import arrays_of, lines_of
+from tests import commands
+from tests.runs import assert_same_bits, lines_of
 from tests.several import casm_arguments
 
 _TRAINING = flags.DEFINE_integer("training", 20, "Kills while training.", 0)
@@ -41,14 +39,7 @@ UNMEASURABLE = ("images_per_second", "first_seconds", "peak_gib")  # of a table
 
 def start(*command: str | Path) -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return commands.start(*command, environment=environment)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -149,12 +140,8 @@ def kill_training(folder: Path, kills: int, rng: random.Random) -> Counter:
 
 
 def compare_runs(workdir: Path, undisturbed: Path) -> None:
-    step, arrays, files = arrays_of(workdir)
-    expected_step, expected_arrays, expected_files = arrays_of(undisturbed)
-    assert step == expected_step == STEPS
-    assert arrays.keys() == expected_arrays.keys() and files == expected_files
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert last_step(workdir) == STEPS
+    assert_same_bits(workdir, undisturbed)
     times = ("time", "images_per_second")
     figures, expected = (
         [{k: v for k, v in line.items() if k not in times} for line in lines_of(run)]

@@ -7,14 +7,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 
-import numpy as np
 import pytest
 
 from saliency_jax.training.checkpoints import saved_steps
-from tests.commands import ROOT
-from tests.runs import arrays_of
+from tests import commands
+from tests.runs import assert_same_bits
 from tests.several import casm_arguments, wait_for
 
 pytestmark = pytest.mark.slow
@@ -29,15 +27,9 @@ CHANGED = {
 
 def start(workdir, shapes_dir, classifier_run, **changed):
     arguments = casm_arguments(shapes_dir, classifier_run, **CHANGED, **changed)
-    command = [sys.executable, "-m", "tests.one_of_several", f"--workdir={workdir}"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = ["-m", "tests.one_of_several", f"--workdir={workdir}"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    return commands.start(*program, *arguments, environment=environment)
 
 
 def finish(process):
@@ -72,17 +64,13 @@ def undisturbed(tmp_path_factory, shapes_dir, classifier_run):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     code, _, errors = finish(start(workdir, shapes_dir, classifier_run))
     assert code == 0, errors
-    return arrays_of(workdir)
+    return workdir
 
 
 def assert_goes_on(workdir, shapes_dir, classifier_run, undisturbed):
     code, _, errors = finish(start(workdir, shapes_dir, classifier_run))
     assert code == 0, errors
-    step, arrays, files = arrays_of(workdir)
-    expected_step, expected_arrays, expected_files = undisturbed
-    assert step == expected_step and files == expected_files
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+    assert_same_bits(workdir, undisturbed)
 
 
 @pytest.mark.parametrize("size", ["300k", "600k", "1100k"])
