@@ -22,11 +22,14 @@ class InputError(ValueError):
     do. Commands print it without a traceback and exit with code 2.
     """
 
+    def __init__(self, message: str):
+        # It may quote a file, and a file may have line breaks anywhere.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
 
 def report(error: InputError) -> None:
     """Prints the one line that a command says of a mistake."""
-    message = " ".join(str(error).split())
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

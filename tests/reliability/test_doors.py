@@ -38,6 +38,11 @@ def test_damaged_files_are_read_or_refused_in_a_line(name, tmp_path):
     check()
 
 
+def test_what_a_file_has_between_line_breaks_is_told_in_one_line(tmp_path):
+    """A case that the fuzz run found."""
+    assert is_refused(DOORS["CSV boxes"], b'"a/1, 2.jpgQ\n\rP', tmp_path)
+
+
 @pytest.mark.parametrize("side", [50_000, 2**31 - 1])
 def test_an_image_bomb_is_refused(side, tmp_path):
     assert is_refused(DOORS["pictures"], bomb(side, side), tmp_path)
