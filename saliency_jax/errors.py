@@ -24,7 +24,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         # It may quote a file, and a file may have line breaks anywhere.
-        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+        super().__init__(" ".join(message.split()))
 
 
 def report(error: InputError) -> None:
