@@ -1,5 +1,6 @@
 """Whatever comes in is read, or refused in a line."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +42,16 @@ def test_damaged_files_are_read_or_refused_in_a_line(name, tmp_path):
 def test_what_a_file_has_between_line_breaks_is_told_in_one_line(tmp_path):
     """A case that the fuzz run found."""
     assert is_refused(DOORS["CSV boxes"], b'"a/1, 2.jpgQ\n\rP', tmp_path)
+
+
+def test_a_chunk_longer_than_its_file_never_reaches_opencv(tmp_path, monkeypatch):
+    """It would make room first: 3.5 GB for 174 bytes that the fuzz run found."""
+    whole = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    place = whole.index(b"IDAT") - 4
+    too_long = whole[:place] + b"\x55" + whole[place + 1 :]
+    assert not is_refused(DOORS["pictures"], whole + b"more", tmp_path)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    assert is_refused(DOORS["pictures"], too_long, tmp_path)
 
 
 @pytest.mark.parametrize("side", [50_000, 2**31 - 1])

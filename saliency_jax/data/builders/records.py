@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
 from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
-from saliency_jax.data.transforms import AS_STORED, UPRIGHT
+from saliency_jax.data.transforms import AS_STORED, UPRIGHT, decode_pixels
 from saliency_jax.errors import InputError
 
 
@@ -129,10 +128,7 @@ def image_size(encoded: bytes, where: str, upright: bool = False) -> tuple[int, 
     if not encoded:
         raise UnreadableImage(f"{where} is empty (0 bytes): copy it again")
     flags = UPRIGHT if upright else AS_STORED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:  # a format left out of this OpenCV, or more than 2^30 pixels
-        pixels = None
+    pixels = decode_pixels(encoded, flags)
     # Before version 5 OpenCV fills what a truncated JPEG lacks with grey and says
     # nothing. The last scan of a whole file ends in an end-of-image marker.
     truncated = encoded.startswith(b"\xff\xd8") and (
