@@ -1,6 +1,10 @@
-"""Strict JAX for every test: four CPU devices, no rank promotion, no reused keys."""
+"""Strict JAX for every test: four CPU devices, no rank promotion, no reused keys.
+
+And no network, in the processes that tests start either (`offline/sitecustomize.py`).
+"""
 
 import os
+import runpy
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +20,12 @@ os.environ.setdefault(
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(Path(__file__).parent.parent / ".pytest_cache" / "jax"),
+)
+
+OFFLINE = Path(__file__).parent / "offline"
+runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
 import jax

@@ -58,6 +58,11 @@ _SPLIT_SEED = flags.DEFINE_integer(
 _STRICT = flags.DEFINE_boolean(
     "strict", False, "Stop at an image that cannot be read, instead of skipping it."
 )
+_FOLLOW_LINKS = flags.DEFINE_boolean(
+    "follow_links",
+    False,
+    "Take images outside --source that symbolic links in it lead to.",
+)
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 takes as many as there are cores.", 0
 )
@@ -80,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
         validation_fraction=_VALIDATION_FRACTION.value,
         split_seed=_SPLIT_SEED.value,
         strict=_STRICT.value,
+        follow_links=_FOLLOW_LINKS.value,
         num_workers=_NUM_WORKERS.value,
     )
 

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,8 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
       recipe: of the data set.
 
     Raises:
-      InputError: if the listing does, an annotated image is not there, or a name is
-        not UTF-8.
+      InputError: if the listing does, an annotated image is not there, a name is not
+        UTF-8, or a symbolic link leads out of the source and may not.
       OSError: if the list cannot be written.
     """
     # SQLite sorts on disk, by default in a folder that may be small.
@@ -99,7 +100,10 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
                     for row in recipe.list_rows()
                 )
                 plan.executemany("insert into rows values (?, ?, ?)", rows)
-            tasks = (_seen(seen, _listed(task)) for task in recipe.list_tasks(left_out))
+            tasks = recipe.list_tasks(left_out)
+            if recipe.source and not recipe.follow_links:
+                tasks = _inside(recipe.source, tasks)
+            tasks = (_seen(seen, _listed(task)) for task in tasks)
             plan.executemany(
                 "insert into listed values (?, ?, ?, ?, ?, ?, ?, ?)", tasks
             )
@@ -122,6 +126,25 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
             "paths are relative to --source; mend or remove the line"
         )
     return Summary(seen.hexdigest(), left_out)
+
+
+def _inside(source: str, tasks: Iterator[Task]) -> Iterator[Task]:
+    """Refuses an image that a symbolic link leads to, out of the source."""
+    real_folder = lru_cache(maxsize=64)(os.path.realpath)
+    root = os.path.join(real_folder(source), "")
+    for task in tasks:
+        path = os.path.join(source, task.path)
+        folder, name = os.path.split(path)
+        real = os.path.join(real_folder(folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(root):
+            raise InputError(
+                f"{path} is reached by a symbolic link that leaves {source}, to {real}:"
+                " put the files themselves there, or give --follow_links if you trust "
+                "it"
+            )
+        yield task
 
 
 def _listed(task: Task) -> tuple[str | int | bytes, ...]:

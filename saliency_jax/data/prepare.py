@@ -5,14 +5,16 @@ TFDS's own preparation works in one process and begins anew when stopped. The on
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
 import os
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -21,6 +23,7 @@ from saliency_jax.data import preparation
 from saliency_jax.data.builders.image_folder import image_folder_recipe
 from saliency_jax.data.builders.image_kinds import HANDLING
 from saliency_jax.data.builders.imagenet_loc import imagenet_loc_recipe
+from saliency_jax.data.builders.recipe import Recipe
 from saliency_jax.data.builders.shapes import shapes_pairs_recipe, shapes_recipe
 from saliency_jax.data.builders.tiny_imagenet import tiny_imagenet_recipe
 from saliency_jax.data.sources import (
@@ -67,6 +70,7 @@ def prepare(
     validation_fraction: float | None = None,
     split_seed: int | None = None,
     strict: bool = False,
+    follow_links: bool = False,
     num_workers: int = 0,
 ) -> Path:
     """Writes a data set below `data_dir`, unless it is there already.
@@ -101,6 +105,7 @@ def prepare(
       split_seed: which part.
       strict: whether an image that cannot be read is an error; else it is named,
         counted and skipped.
+      follow_links: whether symbolic links may lead to images outside `source`.
       num_workers: processes; 0 takes as many as there are cores and work for them.
 
     Returns:
@@ -137,7 +142,7 @@ def prepare(
     _check_name(builder, name)
     _check_writable(Path(data_dir))
     logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
-    make = functools.partial(_RECIPES[builder], **options)
+    make = functools.partial(_make_recipe, builder, follow_links, options)
     # The place says the name and the size.
     asked: preparation.Asked = {
         option: value
@@ -170,6 +175,13 @@ def prepare(
     print(f"{name} is prepared in {folder}: {_contents(there)}")
     _print_unusual(folder)
     return folder
+
+
+def _make_recipe(
+    builder: str, follow_links: bool, options: Mapping[str, Any]
+) -> Recipe:
+    recipe = _RECIPES[builder](**options)
+    return dataclasses.replace(recipe, follow_links=follow_links)
 
 
 def _check_options(builder: str, given: Collection[str]) -> None:

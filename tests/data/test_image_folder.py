@@ -184,6 +184,12 @@ def _link_to_itself(root: Path) -> None:
     (root / "cat" / "more" / "round").symlink_to(root / "cat")
 
 
+def _link_out(root: Path, name: str) -> None:
+    """Moves a file or folder of the source beside it, and leaves a link."""
+    (root / name).rename(root.parent / "elsewhere")
+    (root / name).symlink_to(root.parent / "elsewhere")
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
     "unknown image": (
         _boxes("cat/00.jpg,1,1,2,2\ncat/77.jpg,1,1,2,2\n"),
@@ -237,6 +243,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
         lambda root: (root / "cat" / "gone.png").symlink_to("nowhere"),
         r"gone.png cannot be read \(No such file or directory\)",
     ),
+    "an image that is a link to outside": (
+        lambda root: _link_out(root, "cat/03.jpg"),
+        r"cat/03.jpg is reached by a symbolic link that leaves .*/pictures, to /.*"
+        r"/elsewhere: put .* or give --follow_links",
+    ),
+    "a class that is a link to outside": (
+        lambda root: _link_out(root, "dog"),
+        r"dog/00.jpg is reached by a symbolic link that leaves .*/pictures, to /.*"
+        r"/elsewhere/00.jpg: ",
+    ),
     "fraction out of range": (
         lambda root: {"validation_fraction": 1.0},
         r"--validation_fraction must be in \(0, 1\), not 1.0",
@@ -268,6 +284,19 @@ def test_mistake_in_a_folder(what, flat_folder, tmp_path):
         prepare("image_folder", str(data_dir), str(flat_folder), **options)
     assert "\n" not in str(caught.value)
     assert not list(data_dir.glob("*"))
+
+
+def test_links_within_a_folder_and_others_that_are_trusted(flat_folder, tmp_path):
+    inside = flat_folder / "cat" / "more" / "again.jpg"
+    inside.symlink_to(flat_folder / "dog" / "00.jpg")
+    (tmp_path / "link").symlink_to(flat_folder)
+    folder = prepare("image_folder", str(tmp_path / "a"), str(tmp_path / "link"))
+    assert len(_examples("image_folder", tmp_path / "a", "train")) == 31
+    _link_out(flat_folder, "dog")
+    prepare("image_folder", str(tmp_path / "b"), str(flat_folder), follow_links=True)
+    same = _examples("image_folder", tmp_path / "b", "train")
+    assert len(same) == 31 and folder.is_dir()
+    assert same["cat/more/again.jpg"]["image"] == same["dog/00.jpg"]["image"]
 
 
 def _keep_one_of_each(root: Path) -> dict:

@@ -76,6 +76,8 @@ class Recipe:
     """Whether each example carries the classes that it shows besides its label."""
     source: str = ""
     """The folder of the raw files, where there is one."""
+    follow_links: bool = False
+    """Whether symbolic links may lead to images outside `source`."""
     if_empty: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Why a split may lack images, and what to do about it."""
     rows_file: str = ""
