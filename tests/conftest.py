@@ -22,12 +22,6 @@ os.environ.setdefault(
     str(Path(__file__).parent.parent / ".pytest_cache" / "jax"),
 )
 
-OFFLINE = Path(__file__).parent / "offline"
-runpy.run_path(str(OFFLINE / "sitecustomize.py"))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-
 import jax
 import pytest
 from absl import flags
@@ -37,6 +31,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 flags.FLAGS.mark_as_parsed()  # grain's worker options read absl flags
+
+OFFLINE = Path(__file__).parent / "offline"
+runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

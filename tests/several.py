@@ -1,5 +1,6 @@
 """Runs of several processes, as a cluster starts them."""
 
+import contextlib
 import os
 import socket
 import time
@@ -9,10 +10,35 @@ from tests import commands
 DEVICES = 4  # of all processes together, as many as one has in the other tests
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+def free_port(ports=(0,)):
+    """The first of some ports that is free; 0 is any."""
+    for port in ports:
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("localhost", port))
+            return found.getsockname()[1]
+    raise AssertionError("no port is free")
+
+
+def cluster(kind, count, number):
+    """What a cluster's program tells each process that it starts, on this machine.
+
+    (JAX derives the port from the job's number.)
+    """
+    job = free_port(range(2**16 - 2**12, 2**16)) % 2**12
+    if kind == "slurm":
+        return {
+            "SLURM_JOB_ID": str(job),
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": str(count),
+            "SLURM_PROCID": str(number),
+            "SLURM_LOCALID": str(number),
+        }
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{job * 2**12}.0;tcp://127.0.0.1:4242",
+        "OMPI_COMM_WORLD_SIZE": str(count),
+        "OMPI_COMM_WORLD_RANK": str(number),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+    }
 
 
 def start(count, workdir, *arguments, **environment):

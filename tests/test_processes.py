@@ -1,6 +1,7 @@
 """Several processes take the steps of one, each with its part of images and pool."""
 
 import json
+import os
 import signal
 import time
 
@@ -12,8 +13,9 @@ from saliency_jax import load_masker
 from saliency_jax.errors import InputError
 from saliency_jax.training import processes
 from saliency_jax.training.checkpoints import saved_steps
+from tests import commands
 from tests.runs import arrays_of, casm_config, lines_of
-from tests.several import casm_arguments, finish, start, wait_for
+from tests.several import casm_arguments, cluster, finish, start, wait_for
 
 NOT_COMPARED = ("time", "images_per_second")
 
@@ -136,6 +138,20 @@ def test_a_mistake_is_told_in_one_line_by_each_and_ends_all(
     codes, _, errors = finish(start(2, tmp_path / "other", *arguments))
     assert 2 in codes
     assert any("does not divide over 4 devices in 2" in error for error in errors)
+
+
+@pytest.mark.parametrize("kind", ["slurm", "open mpi"])
+def test_a_clusters_program_tells_them_who_they_are(kind):
+    program = (
+        "from saliency_jax.training import processes; import jax, sys\n"
+        "with processes.joined('auto', None, None):\n"
+        "    print(jax.process_index(), jax.process_count(), file=sys.stderr)"
+    )
+    told = [cluster(kind, 2, number) for number in range(2)]
+    started = [commands.start("-c", program, environment=os.environ | t) for t in told]
+    codes, _, errors = finish(started)
+    assert codes == [0, 0], errors
+    assert [error.split() for error in errors] == [["0", "2"], ["1", "2"]]
 
 
 @pytest.mark.parametrize(

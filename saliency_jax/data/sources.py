@@ -256,6 +256,11 @@ def _open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             f"unknown data set {name!r}: it must be one of {', '.join([*known, *own])} "
             f"(or be prepared in {data_dir} by prepare image_folder --name {name})"
         )
+    if config and not re.fullmatch(r"\w[\w.-]*", config):
+        raise InputError(
+            f"data set {name!r}: after the slash one name was expected, such as "
+            "shapes/64x64"
+        )
     if base in RENDERED:
         config = config or "64x64"
     folder = _version_folder(Path(data_dir) / base / config)

@@ -192,6 +192,20 @@ def test_what_is_not_there_is_named_with_the_command_that_makes_it(
         open_source(name, str(tmp_path), "train")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("shapes/../shapes/32x32", "after the slash one name was expected"),
+        ("shapes/../32x32", "after the slash one name was expected"),
+        ("../{parent}/shapes/32x32", "unknown data set"),
+    ],
+)
+def test_a_name_does_not_leave_the_data_folder(name, message, shapes_dir):
+    name = name.format(parent=Path(shapes_dir).name)
+    with pytest.raises(InputError, match=message):
+        open_source(name, shapes_dir, "train")
+
+
 def test_unknown_split_lists_the_splits(shapes_dir):
     with pytest.raises(InputError, match="no split 'test': .* train, validation"):
         open_source("shapes/32x32", shapes_dir, "test")
