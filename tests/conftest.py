@@ -3,8 +3,11 @@
 And no network, in the processes that tests start either (`offline/sitecustomize.py`).
 """
 
+import fcntl
 import os
 import runpy
+import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +28,7 @@ os.environ.setdefault(
 import jax
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,75 +53,87 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A folder that one process of the test run fills, for all of them to read."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / "made_once" / name, root / "made_once" / f"{name}.done"
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.with_name(f"{name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with `shapes/32x32`: 60 training and 25 validation scenes."""
     from saliency_jax.data.prepare import prepare
 
-    data_dir = str(tmp_path_factory.mktemp("data"))
-    prepare("shapes", data_dir, image_size=32, num_train=60, num_validation=25)
-    return data_dir
+    def make(folder: Path) -> None:
+        prepare("shapes", str(folder), image_size=32, num_train=60, num_validation=25)
+
+    return str(made_once(tmp_path_factory, "data", make))
 
 
 @pytest.fixture(scope="session")
-def classifier_run(tmp_path_factory: pytest.TempPathFactory, shapes_dir: str) -> Path:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, ConfigDict], Path]:
+    """The workdir of a finished run of a config, by a name."""
+    import train
+
+    return lambda name, config: made_once(
+        tmp_path_factory, name, lambda workdir: train.train(config, workdir)
+    )
+
+
+@pytest.fixture(scope="session")
+def classifier_run(trained: Callable[..., Path], shapes_dir: str) -> Path:
     """A finished smoke run of the stage classifier."""
-    import train
     from tests.runs import classifier_config
 
-    workdir = tmp_path_factory.mktemp("runs") / "classifier"
-    train.train(classifier_config(shapes_dir), workdir)
-    return workdir
+    return trained("classifier", classifier_config(shapes_dir))
 
 
 @pytest.fixture(scope="session")
-def deep_classifier_run(
-    tmp_path_factory: pytest.TempPathFactory, shapes_dir: str
-) -> Path:
+def deep_classifier_run(trained: Callable[..., Path], shapes_dir: str) -> Path:
     """One of a network with the four maps that a `SelectiveMasker` reads."""
-    import train
     from tests.runs import classifier_config
 
-    workdir = tmp_path_factory.mktemp("runs") / "deep_classifier"
     config = classifier_config(shapes_dir, classifier__network="resnet10")
-    train.train(config, workdir)
-    return workdir
+    return trained("deep_classifier", config)
 
 
 @pytest.fixture(scope="session")
 def black_box_run(
-    tmp_path_factory: pytest.TempPathFactory,
-    shapes_dir: str,
-    deep_classifier_run: Path,
+    trained: Callable[..., Path], shapes_dir: str, deep_classifier_run: Path
 ) -> Path:
     """A finished smoke run of the stage black_box."""
-    import train
     from tests.runs import black_box_config
 
-    workdir = tmp_path_factory.mktemp("runs") / "black_box"
-    train.train(black_box_config(shapes_dir, deep_classifier_run), workdir)
-    return workdir
+    return trained("black_box", black_box_config(shapes_dir, deep_classifier_run))
 
 
 @pytest.fixture(scope="session")
-def generator_run(tmp_path_factory: pytest.TempPathFactory, shapes_dir: str) -> Path:
+def generator_run(trained: Callable[..., Path], shapes_dir: str) -> Path:
     """A finished smoke run of the stage generator."""
-    import train
     from tests.runs import generator_config
 
-    workdir = tmp_path_factory.mktemp("runs") / "generator"
-    train.train(generator_config(shapes_dir), workdir)
-    return workdir
+    return trained("generator", generator_config(shapes_dir))
 
 
 @pytest.fixture(scope="session")
 def casm_run(
-    tmp_path_factory: pytest.TempPathFactory, shapes_dir: str, classifier_run: Path
+    trained: Callable[..., Path], shapes_dir: str, classifier_run: Path
 ) -> Path:
     """A finished smoke run of the stage casm, with a pool that has overflowed."""
-    import train
     from tests.runs import casm_config
 
-    workdir = tmp_path_factory.mktemp("runs") / "casm"
-    train.train(casm_config(shapes_dir, classifier_run), workdir)
-    return workdir
+    return trained("casm", casm_config(shapes_dir, classifier_run))
