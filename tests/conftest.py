@@ -13,12 +13,16 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests compile much and run little. Without LLVM's optimisation they take half the
-# time, with the old emitters half of that again. Only jaxlib 0.10 is known to have the
-# second flag, and a flag that XLA does not know ends the process.
+# time, with the old emitters half of that again, and in one piece a tenth less. Only
+# jaxlib 0.10 is known to have the other flags, and a flag that XLA does not know ends
+# the process.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+    + (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        * version("jaxlib").startswith("0.10.")
+    ),
 )
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",

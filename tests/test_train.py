@@ -89,7 +89,9 @@ def test_pictures_and_tensorboard(casm_run):
         assert name in content
 
 
-@pytest.mark.parametrize("pool_memory", ["device", "pinned_host"])
+@pytest.mark.parametrize(
+    "pool_memory", ["device", pytest.param("pinned_host", marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_becomes_the_same_run(
     casm_run, classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, pool_memory
 ):

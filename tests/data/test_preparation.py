@@ -148,8 +148,15 @@ prepare("shapes", {data_dir!r}, image_size=96, num_train=250, num_validation=15,
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("sign", "workers"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGKILL, 2),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_preparation_goes_on_where_it_was(
     workers, sign, tmp_path, monkeypatch
 ):

@@ -20,7 +20,7 @@ from saliency_jax.explain.explanations import (
 from saliency_jax.explain.labels import read_labels
 from saliency_jax.explain.regions import rule_of
 from saliency_jax.models.classifier import Classifier
-from tests.commands import run_module
+from tests.commands import run_module, start
 from tests.data.unusual_pictures import picture, unusual_pictures
 
 LABELS = ("red", "green", "blue")
@@ -197,20 +197,33 @@ def test_the_command_with_a_run_a_masker_and_a_bad_picture(black_box_run, tmp_pa
         assert (tmp_path / "explained" / files).is_file()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ((), "needs pictures or folders, and --classifier"),
-        (("none.jpg", "--classifier=x"), "none.jpg does not exist"),
-        (("README.md", "--classifier=x", "--box=circle"), "no box rule 'circle'"),
-        (
-            ("README.md", "--classifier=x", "--methods=gradcam"),
-            r"no method 'gradcam' \(did you mean grad_cam\?\)",
-        ),
-        (("README.md", "--classifier=x"), "--classifier x does not exist"),
-    ],
-)
-def test_mistakes_are_one_line(flags, message):
-    done = run_module("saliency_jax.explain", *flags)
-    assert done.returncode == 2
-    assert re.fullmatch(f"error: .*{message}.*\n", done.stderr), done.stderr
+MISTAKES = [
+    ((), "needs pictures or folders, and --classifier"),
+    (("none.jpg", "--classifier=x"), "none.jpg does not exist"),
+    (("README.md", "--classifier=x", "--box=circle"), "no box rule 'circle'"),
+    (
+        ("README.md", "--classifier=x", "--methods=gradcam"),
+        r"no method 'gradcam' \(did you mean grad_cam\?\)",
+    ),
+    (("README.md", "--classifier=x"), "--classifier x does not exist"),
+]
+# To import all that the command needs takes longer than any of its mistakes.
+EACH_IN_A_FORK = """
+import json, os, sys
+from saliency_jax.explain import __main__ as command
+command.define_flags()
+for flags in json.loads(sys.argv[1]):
+    if not os.fork():
+        sys.argv = ["explain", *flags]
+        command.run_command(command.main)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_mistakes_are_one_line():
+    lines = json.dumps([flags for flags, _ in MISTAKES])
+    started = start("-W", "ignore", "-c", EACH_IN_A_FORK, lines)
+    codes, errors = started.communicate(timeout=300)
+    assert codes.split() == ["2"] * len(MISTAKES), errors
+    for line, (_, message) in zip(errors.splitlines(), MISTAKES, strict=True):
+        assert re.fullmatch(f"error: .*{message}.*", line)

@@ -91,7 +91,9 @@ def test_an_additive_score_needs_few_samples():
     np.testing.assert_allclose(maps[0], LINEAR.alone[segments_of(16)], atol=1e-4)
 
 
-@pytest.mark.parametrize("samples", [1, 7, SAMPLES])
+@pytest.mark.parametrize(
+    "samples", [1, pytest.param(7, marks=pytest.mark.slow), SAMPLES]
+)
 def test_values_add_up_to_the_score(samples):
     images = np.concatenate([IMAGE, 0.5 * IMAGE])
     segments = np.stack([segments_of(16), segments_of(11)])
