@@ -56,7 +56,10 @@ def assert_same_as_one(count, casm_run, classifier_run, shapes_dir, folder):
     # The first 32 images are less than an epoch: each is read by one process.
     shares = [json.loads(path.read_text())[: 32 // count] for path in reads.iterdir()]
     assert len(shares) == count
-    assert len({record for share in shares for record in share}) == 32
+    assert len({record for share in shares for record, _ in share}) == 32
+    read = [sum(size for _, size in share) for share in shares]
+    assert max(read) < 1.2 * sum(read) / count
+    print(f"bytes of images that each of {count} read: {read}")
 
 
 def test_two_processes_train_what_one_does(
