@@ -3,6 +3,10 @@ r"""A small network of five convolutions on Tiny ImageNet, 64x64.
     python train.py --config configs/classifier_small_cnn.py \
         --workdir runs/classifier_small_cnn
 
+With `--config.total_steps=1200 --config.classifier.optimiser.warmup_steps=100` it took
+40 minutes of one CPU core with other work beside, and reached 24.1 % top-1 on the
+validation images of 100 classes (2026-11-28); its own 4,000 steps have not been run.
+
 `configs/casm_tiny_imagenet.py` puts a masker on it, with
 `--config.classifier.network=small_cnn --config.classifier.stem=` and
 `--config.classifier.init=runs/classifier_small_cnn`.
