@@ -41,10 +41,10 @@ def cluster(kind, count, number):
     }
 
 
-def start(count, workdir, *arguments, **environment):
+def start(count, workdir, *arguments, devices=DEVICES, **environment):
     """Starts `count` processes of train.py, which find each other on this machine."""
     environment = os.environ | environment
-    environment["JAX_NUM_CPU_DEVICES"] = str(DEVICES // count)
+    environment["JAX_NUM_CPU_DEVICES"] = str(devices // count)
     coordinator = f"localhost:{free_port()}"
     program = ["-m", "tests.one_of_several", "--workdir", workdir, *arguments]
     several = ["--coordinator", coordinator, "--num_processes", count]

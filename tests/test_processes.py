@@ -111,6 +111,7 @@ def test_when_one_is_killed_the_others_end_and_any_number_can_go_on(
 
 @pytest.mark.slow
 def test_a_signal_to_one_stops_all_at_the_same_step(long_run, tmp_path):
+    """And it goes on with another number of devices."""
     expected, arguments = long_run
     started = start(2, tmp_path, *arguments)
     wait_for(lambda: saved_steps(tmp_path, "last"))
@@ -122,7 +123,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(long_run, tmp_path):
     assert "stopped by SIGTERM: the same command goes on from here" in told[0]
     config = json.loads((tmp_path / "config.json").read_text())
     assert saved_steps(tmp_path, "last")[-1] < config["total_steps"]
-    codes, told, errors = finish(start(1, tmp_path, *arguments))
+    codes, told, errors = finish(start(1, tmp_path, *arguments, devices=1))
     assert codes == [0], errors
     assert_same_run(tmp_path, expected, slice(-1, None))
 
