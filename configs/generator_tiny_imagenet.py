@@ -3,7 +3,8 @@ r"""A DCGAN of Tiny ImageNet at 64x64, of the published width, for a GPU.
     python train.py --config configs/generator_tiny_imagenet.py \
         --workdir runs/generator_tiny_imagenet
 
-It has not been run at this length. Nothing scores it: look at the samples in the run's `pictures`.
+It has not been run at this length. Nothing scores it: look at the samples in the
+run's `pictures`.
 """
 
 from ml_collections import ConfigDict
