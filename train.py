@@ -11,8 +11,8 @@ r"""Trains a classifier, CASM's two networks, a black box's masker, or a generat
 Flags override any config value. A workdir that holds a checkpoint is resumed. Ctrl-C
 and SIGTERM end a run after the step that it is in, with a checkpoint and exit code 130
 or 143. On several machines the same command runs once on each (or once for each GPU),
-with `--coordinator auto` under Slurm, Open MPI or Kubernetes, and `--workdir` in a
-folder that all of them see.
+with `--coordinator auto` under Slurm or Open MPI 4, and `--workdir` in a folder that
+all of them see.
 """
 
 import contextlib

@@ -1,7 +1,12 @@
 """Find the pixels that a classification rests on."""
 
 import importlib
+import os
 from typing import Any
+
+# OpenCV reads it when it is imported. By default a file of some kilobytes can make it
+# take 3 GB; this many pixels take half of one, and are as many as Pillow reads.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
 
 from saliency_jax.errors import InputError
 

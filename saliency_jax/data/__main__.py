@@ -60,7 +60,7 @@ _STRICT = flags.DEFINE_boolean(
 )
 _FOLLOW_LINKS = flags.DEFINE_boolean(
     "follow_links",
-    False,
+    None,
     "Take images outside --source that symbolic links in it lead to.",
 )
 _NUM_WORKERS = flags.DEFINE_integer(
@@ -84,8 +84,8 @@ def main(argv: Sequence[str]) -> None:
         boxes=_BOXES.value,
         validation_fraction=_VALIDATION_FRACTION.value,
         split_seed=_SPLIT_SEED.value,
-        strict=_STRICT.value,
         follow_links=_FOLLOW_LINKS.value,
+        strict=_STRICT.value,
         num_workers=_NUM_WORKERS.value,
     )
 

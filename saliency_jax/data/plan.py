@@ -12,10 +12,10 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from saliency_jax.data.builders import records
 from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.errors import InputError
 
@@ -129,21 +129,20 @@ def write_plan(path: Path, recipe: Recipe) -> Summary:
 
 
 def _inside(source: str, tasks: Iterator[Task]) -> Iterator[Task]:
-    """Refuses an image that a symbolic link leads to, out of the source."""
-    real_folder = lru_cache(maxsize=64)(os.path.realpath)
-    root = os.path.join(real_folder(source), "")
+    """Yields the tasks as they are.
+
+    Raises:
+      InputError: a symbolic link leads to an image out of the source.
+    """
+    checked = None
     for task in tasks:
         path = os.path.join(source, task.path)
-        folder, name = os.path.split(path)
-        real = os.path.join(real_folder(folder), name)
-        if os.path.islink(real):
-            real = os.path.realpath(real)
-        if not real.startswith(root):
-            raise InputError(
-                f"{path} is reached by a symbolic link that leaves {source}, to {real}:"
-                " put the files themselves there, or give --follow_links if you trust "
-                "it"
-            )
+        folder = os.path.dirname(path)
+        if folder != checked:  # the images of a folder follow each other
+            records.check_inside(folder, source)
+            checked = folder
+        if os.path.islink(path):
+            records.check_inside(path, source)
         yield task
 
 

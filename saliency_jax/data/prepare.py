@@ -5,16 +5,14 @@ TFDS's own preparation works in one process and begins anew when stopped. The on
 """
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -23,7 +21,6 @@ from saliency_jax.data import preparation
 from saliency_jax.data.builders.image_folder import image_folder_recipe
 from saliency_jax.data.builders.image_kinds import HANDLING
 from saliency_jax.data.builders.imagenet_loc import imagenet_loc_recipe
-from saliency_jax.data.builders.recipe import Recipe
 from saliency_jax.data.builders.shapes import shapes_pairs_recipe, shapes_recipe
 from saliency_jax.data.builders.tiny_imagenet import tiny_imagenet_recipe
 from saliency_jax.data.sources import (
@@ -69,8 +66,8 @@ def prepare(
     boxes: str | None = None,
     validation_fraction: float | None = None,
     split_seed: int | None = None,
+    follow_links: bool | None = None,
     strict: bool = False,
-    follow_links: bool = False,
     num_workers: int = 0,
 ) -> Path:
     """Writes a data set below `data_dir`, unless it is there already.
@@ -103,9 +100,9 @@ def prepare(
       boxes: CSV file of boxes for "image_folder".
       validation_fraction: part of each class that "image_folder" takes for validation.
       split_seed: which part.
+      follow_links: whether symbolic links may lead to images outside `source`.
       strict: whether an image that cannot be read is an error; else it is named,
         counted and skipped.
-      follow_links: whether symbolic links may lead to images outside `source`.
       num_workers: processes; 0 takes as many as there are cores and work for them.
 
     Returns:
@@ -134,6 +131,7 @@ def prepare(
         "boxes": boxes,
         "validation_fraction": validation_fraction,
         "split_seed": split_seed,
+        "follow_links": follow_links,
     }
     given = {option: value for option, value in given.items() if value is not None}
     _check_options(builder, given)
@@ -142,7 +140,7 @@ def prepare(
     _check_name(builder, name)
     _check_writable(Path(data_dir))
     logging.set_verbosity(logging.ERROR)  # TFDS warns of its own internals
-    make = functools.partial(_make_recipe, builder, follow_links, options)
+    make = functools.partial(_RECIPES[builder], **options)
     # The place says the name and the size.
     asked: preparation.Asked = {
         option: value
@@ -175,13 +173,6 @@ def prepare(
     print(f"{name} is prepared in {folder}: {_contents(there)}")
     _print_unusual(folder)
     return folder
-
-
-def _make_recipe(
-    builder: str, follow_links: bool, options: Mapping[str, Any]
-) -> Recipe:
-    recipe = _RECIPES[builder](**options)
-    return dataclasses.replace(recipe, follow_links=follow_links)
 
 
 def _check_options(builder: str, given: Collection[str]) -> None:

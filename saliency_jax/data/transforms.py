@@ -32,7 +32,8 @@ def decode_pixels(encoded: bytes, flags: int) -> np.ndarray | None:
 
     Nor are those of a PNG file with a chunk that is longer than the rest of the file.
     OpenCV makes room for a chunk before it reads it: 3.5 GB for one of 174 bytes, which
-    the fuzz run found.
+    the fuzz run found. Nor those of an image of more pixels than `saliency_jax` lets
+    OpenCV read.
 
     Args:
       encoded: the bytes of the file.
@@ -42,7 +43,7 @@ def decode_pixels(encoded: bytes, flags: int) -> np.ndarray | None:
         return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:  # a format left out of this OpenCV, or more than 2^30 pixels
+    except cv2.error:  # a format left out of this OpenCV, or too many pixels
         return None
 
 
@@ -83,11 +84,18 @@ def decode(example: Example) -> Example:
     decoded.pop("upright", None)
     if "original_size" not in example:
         decoded["original_size"] = np.array(image.shape[1::-1], np.int32)
-    return decoded | _changed_masks(example, _decoded_mask)
+    try:
+        return decoded | _changed_masks(example, _decoded_mask)
+    except InputError as error:
+        raise InputError(f"{example['file_name']}: {error}") from None
 
 
 def _decoded_mask(encoded: bytes) -> Bool[np.ndarray, "H W"]:
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    pixels = decode_pixels(encoded, cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise InputError(
+            "its object mask is not a readable image: prepare the data set again"
+        )
     return pixels >= 128
 
 

@@ -6,11 +6,13 @@ user's code raises itself passes through with its traceback.
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.errors
@@ -152,10 +154,13 @@ def find_function(
       factory: the name.
       field: where it stands, for messages.
 
-    The module is looked for in the current directory and on the Python path.
+    The module is looked for in the current directory and on the Python path. A run that
+    came from elsewhere files such a name too: what lies in the folder of a run is not
+    imported, and nothing of Python's own library is called.
 
     Raises:
-      InputError: the name is malformed, or there is no such module or function.
+      InputError: the name is malformed, there is no such module or function, or it is
+        none of the user's.
     """
     match = FACTORY.fullmatch(factory)
     if match is None:
@@ -167,6 +172,7 @@ def find_function(
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does
+    _check_users_own(factory, name.partition(".")[0], field)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -185,6 +191,28 @@ def find_function(
             f"{match['function']!r}"
         )
     return function
+
+
+def _check_users_own(factory: str, package: str, field: str) -> None:
+    """Refuses, before it is imported, what a user would hardly have named.
+
+    Raises:
+      InputError: the package is Python's own, or lies in the folder of a run.
+    """
+    if package in sys.stdlib_module_names:
+        raise InputError(
+            f"{field} = {factory} is of Python's own library: name a function of yours"
+        )
+    spec = importlib.util.find_spec(package)
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    for place in places:
+        for folder in Path(place or "").resolve().parents:
+            if (folder / "config.json").exists() and (folder / "checkpoints").is_dir():
+                raise InputError(
+                    f"{field} = {factory} lies in the folder of a run, {folder}: what "
+                    "a run brings along is not imported; move the module out of it if "
+                    "it is yours"
+                )
 
 
 def _takes(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:

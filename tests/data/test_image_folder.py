@@ -184,6 +184,15 @@ def _link_to_itself(root: Path) -> None:
     (root / "cat" / "more" / "round").symlink_to(root / "cat")
 
 
+def _fan_out(folder: Path) -> None:
+    """Folders of which each has two links to the next."""
+    for number in range(26):
+        (folder / f"{number}").mkdir()
+        for name in ("left", "right"):
+            (folder / f"{number}" / name).symlink_to(folder / f"{number + 1}")
+    (folder / "26").mkdir()
+
+
 def _link_out(root: Path, name: str) -> None:
     """Moves a file or folder of the source beside it, and leaves a link."""
     (root / name).rename(root.parent / "elsewhere")
@@ -250,8 +259,19 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
     ),
     "a class that is a link to outside": (
         lambda root: _link_out(root, "dog"),
-        r"dog/00.jpg is reached by a symbolic link that leaves .*/pictures, to /.*"
-        r"/elsewhere/00.jpg: ",
+        r"dog is reached by a symbolic link that leaves .*/pictures, to /.*/elsewhere:",
+    ),
+    "a folder in a class that is a link to outside": (
+        lambda root: _link_out(root, "cat/more"),
+        r"cat/more is reached by a symbolic link that leaves .*/pictures, to /.*/else",
+    ),
+    "links that would make millions of paths": (
+        lambda root: _fan_out(root / "cat"),
+        r"cat/.* leads to .*, which is among the images already: remove the link",
+    ),
+    "a pipe": (
+        lambda root: os.mkfifo(root / "cat" / "pipe.jpg"),
+        r"cat/pipe.jpg is no file: remove it from the source",
     ),
     "fraction out of range": (
         lambda root: {"validation_fraction": 1.0},

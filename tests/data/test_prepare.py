@@ -128,13 +128,14 @@ OPTIONS = {
     "boxes": "boxes.csv",
     "validation_fraction": 7.0,
     "split_seed": 0,
+    "follow_links": True,
 }
 SIZES = ("image_size", "num_train", "num_validation")
 TAKEN = {
     "shapes": SIZES,
     "shapes_pairs": SIZES,
-    "tiny_imagenet": ("source", "clip_boxes"),
-    "imagenet_loc": ("source", "clip_boxes"),
+    "tiny_imagenet": ("source", "clip_boxes", "follow_links"),
+    "imagenet_loc": ("source", "clip_boxes", "follow_links"),
     "image_folder": tuple(OPTIONS.keys() - set(SIZES)),
 }
 

@@ -164,6 +164,19 @@ def test_a_damaged_file_keeps_training_and_preparing_from_tracebacks(
         prepare("shapes", str(data_dir), image_size=16)
 
 
+def test_features_of_other_code_are_not_imported(two_shards, tmp_path, monkeypatch):
+    data_dir = shutil.copytree(two_shards, tmp_path / "data")
+    features = data_dir / "shapes/16x16/1.0.0/features.json"
+    (tmp_path / "payload.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "tensorflow_datasets.core.features.image_feature.Image"
+    assert own in features.read_text()
+    features.write_text(features.read_text().replace(own, "payload.Image"))
+    with pytest.raises(InputError, match="payload.Image is none of TFDS's features"):
+        _read_all(data_dir)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_damaged_information_of_tfds_is_one_line(cifar10_dir):
     folder = cifar10_dir / "cifar10/3.0.2"
     (folder / "features.json").write_text("{")

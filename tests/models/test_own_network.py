@@ -213,3 +213,19 @@ def test_a_module_that_fails_itself_keeps_its_traceback(
     (tmp_path / "fails_itself.py").write_text(source)
     with pytest.raises(error):
         find_function("fails_itself:create")
+
+
+@pytest.mark.parametrize("function", ["os:system", "subprocess:run", "os.path:join"])
+def test_a_filed_name_calls_nothing_of_pythons_own(function):
+    with pytest.raises(InputError, match=f"{function} is of Python's own library: "):
+        find_function(function)
+
+
+def test_what_a_run_brings_along_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "payload.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "config.json").touch()
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="payload:create lies in the folder of a run"):
+        find_function("payload:create")
+    assert not (tmp_path / "ran").exists()

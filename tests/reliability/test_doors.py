@@ -1,5 +1,8 @@
 """Whatever comes in is read, or refused in a line."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from saliency_jax.data.builders.records import PixelBox, relative_box
 from saliency_jax.errors import InputError
 from saliency_jax.metrics.raw_maps import checked_maps, min_max_normalised
 from saliency_jax.synthesis.variations import box_masks, checked_regions
+from tests.commands import start
 from tests.reliability.doors import DOORS, bomb, damaged, is_refused
 
 quickly = settings(
@@ -58,6 +62,36 @@ def test_a_chunk_longer_than_its_file_never_reaches_opencv(tmp_path, monkeypatch
 def test_an_image_bomb_is_refused(side, tmp_path):
     assert is_refused(DOORS["pictures"], bomb(side, side), tmp_path)
     assert not is_refused(DOORS["pictures"], bomb(1, 1), tmp_path)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
+
+
+def test_a_bomb_that_pillow_does_not_know_is_refused(tmp_path):
+    """82 kB that OpenCV, left to itself, makes 3.85 GiB of: a reviewer's."""
+    side, squeeze = 26_000, zlib.compressobj(9)
+    rows = [squeeze.compress(bytes(1 + side // 8)) for _ in range(side)]
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + _chunk(b"tEXt", b"a\0b")[:-4]
+        + b"away"
+        + _chunk(b"IDAT", b"".join(rows) + squeeze.flush())
+        + _chunk(b"IEND", b"")
+    )
+    program = (
+        "import resource, sys, pathlib\n"
+        "from saliency_jax.data.transforms import UPRIGHT, decode_pixels\n"
+        "encoded = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "print(decode_pixels(encoded, UPRIGHT))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    found, errors = start("-c", program, tmp_path / "bomb.png").communicate(timeout=60)
+    pixels, gib = found.split()
+    assert pixels == "None", errors
+    assert float(gib) < 1
 
 
 @quickly

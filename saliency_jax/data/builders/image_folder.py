@@ -39,6 +39,7 @@ def image_folder_recipe(
     validation_fraction: float | None = None,
     split_seed: int = 0,
     clip_boxes: bool = False,
+    follow_links: bool = False,
 ) -> Recipe:
     """Pictures sorted into one folder per class, their bytes untouched.
 
@@ -79,6 +80,7 @@ def image_folder_recipe(
       split_seed: which images are taken for validation.
       clip_boxes: whether to cut boxes that stick out of their image, instead of
         refusing them.
+      follow_links: see `Recipe`.
 
     Raises:
       InputError: if the folder has another layout, or an option does not fit it;
@@ -117,7 +119,13 @@ def image_folder_recipe(
             "images or leave out --validation_fraction"
         )
     listing = functools.partial(
-        _list_tasks, root, folders, class_names, validation_fraction, split_seed
+        _list_tasks,
+        root,
+        folders,
+        class_names,
+        validation_fraction,
+        split_seed,
+        follow_links,
     )
     with_labels = bool(boxes) and box_rows.has_classes(Path(boxes))
     return Recipe(
@@ -132,6 +140,7 @@ def image_folder_recipe(
         upright=True,
         list_tasks=listing,
         source=source,
+        follow_links=follow_links,
         make_example=functools.partial(
             _make_example, root, boxes, clip_boxes, with_labels
         ),
@@ -219,6 +228,7 @@ def _list_tasks(
     class_names: tuple[str, ...],
     validation_fraction: float | None,
     split_seed: int,
+    follow_links: bool,
     left_out: Counter[str],
 ) -> Iterator[Task]:
     labels = {name: label for label, name in enumerate(class_names)}
@@ -230,7 +240,9 @@ def _list_tasks(
                     f"{where}: unknown class, no folder of {root / folders['train']}: "
                     "rename it or add the class there"
                 )
-            files = sorted(_images_below(where, left_out))
+            if not follow_links:
+                records.check_inside(where, root)
+            files = sorted(_images_below(where, root, follow_links, left_out))
             if not files:
                 raise InputError(
                     f"{where} holds no image ({', '.join(sorted(SUFFIXES))}): fill or "
@@ -258,17 +270,34 @@ def _draw(paths: list[str], fraction: float, seed: int) -> set[str]:
     return set(sorted(paths, key=digest)[:count])
 
 
-def _images_below(folder: Path, left_out: Counter[str]) -> Iterator[ListedFile]:
-    """Yields the images of a folder and of those in it, named relative to it."""
+def _images_below(
+    folder: Path, root: Path, follow_links: bool, left_out: Counter[str]
+) -> Iterator[ListedFile]:
+    """Yields the images of a folder and of those in it, named relative to it.
+
+    Raises:
+      InputError: something cannot be read, or a link to a folder leads out of the
+        source and may not, or to where another one has led.
+    """
+    seen = set()
     for below, subfolders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in subfolders:
-            target = os.path.realpath(os.path.join(below, name))
+            path = os.path.join(below, name)
+            target = os.path.realpath(path)
             if Path(os.path.realpath(below)).is_relative_to(target):
                 raise InputError(
-                    f"{os.path.join(below, name)} is a link to a folder that it lies "
-                    "in: remove it"
+                    f"{path} is a link to a folder that it lies in: remove it"
                 )
+            # Links to folders of links can make of a few of them millions of paths.
+            if target in seen:
+                raise InputError(
+                    f"{path} leads to {target}, which is among the images already: "
+                    "remove the link"
+                )
+            seen.add(target)
+            if not follow_links:
+                records.check_inside(path, root)
         for name in names:
             if name.startswith("."):
                 continue
@@ -277,7 +306,7 @@ def _images_below(folder: Path, left_out: Counter[str]) -> Iterator[ListedFile]:
                 continue
             path = os.path.join(below, name)
             try:
-                status = os.stat(path)
+                status = records.file_status(path)
             except OSError as error:
                 _refuse(error)
             relative = os.path.relpath(path, folder).replace(os.sep, "/")

@@ -27,7 +27,9 @@ class _Annotation(NamedTuple):
     """What each object is called."""
 
 
-def imagenet_loc_recipe(source: str, clip_boxes: bool = False) -> Recipe:
+def imagenet_loc_recipe(
+    source: str, clip_boxes: bool = False, follow_links: bool = False
+) -> Recipe:
     """ImageNet 2012 with the boxes of every object, JPEG bytes untouched.
 
         ILSVRC/Data/CLS-LOC/{train/<wnid>,val}/*.JPEG
@@ -46,6 +48,7 @@ def imagenet_loc_recipe(source: str, clip_boxes: bool = False) -> Recipe:
       source: the unpacked folder of Kaggle's CLS-LOC archive.
       clip_boxes: whether to cut boxes that stick out of their image, instead of
         refusing them.
+      follow_links: see `Recipe`.
 
     Raises:
       InputError: if the list of classes is missing or has one twice; listing the tasks
@@ -70,6 +73,7 @@ def imagenet_loc_recipe(source: str, clip_boxes: bool = False) -> Recipe:
         upright=False,
         list_tasks=functools.partial(_list_tasks, root, labels, mapping.name),
         source=source,
+        follow_links=follow_links,
         make_example=functools.partial(_make_example, root, labels, clip_boxes),
     )
 

@@ -1,6 +1,7 @@
 """What every builder shares: features, boxes, checks of images, lists of files."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -187,8 +188,35 @@ def listed_files(folder: Path, suffix: str) -> Iterator[ListedFile]:
     """
     for name in folder_names(folder):
         if os.path.splitext(name)[1].lower() == suffix:
-            status = os.stat(folder / name)
+            status = file_status(folder / name)
             yield ListedFile(name, status.st_size, status.st_mtime_ns)
+
+
+def file_status(path: str | Path) -> os.stat_result:
+    """Returns what is known of a file without opening it: a pipe would never end.
+
+    Raises:
+      InputError: it is something else than a file.
+      OSError: there is nothing.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is no file: remove it from the source")
+    return status
+
+
+def check_inside(path: str | Path, source: str | Path) -> None:
+    """Refuses what a symbolic link leads to, out of the source.
+
+    Raises:
+      InputError: which names where it leads to.
+    """
+    real = os.path.realpath(path)
+    if not Path(real).is_relative_to(os.path.realpath(source)):
+        raise InputError(
+            f"{path} is reached by a symbolic link that leaves {source}, to {real}: put"
+            " the files themselves there, or give --follow_links if you trust it"
+        )
 
 
 def check_unique(wnids: Sequence[str], path: Path) -> None:

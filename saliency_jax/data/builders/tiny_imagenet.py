@@ -15,7 +15,9 @@ from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
 
 
-def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
+def tiny_imagenet_recipe(
+    source: str, clip_boxes: bool = False, follow_links: bool = False
+) -> Recipe:
     """Tiny ImageNet: 64x64 JPEGs of up to 200 classes with one box each.
 
     The folder may be a subset: its classes are those of `wnids.txt`, and labels follow
@@ -25,6 +27,7 @@ def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
     Args:
       source: the unpacked folder of tiny-imagenet-200.zip.
       clip_boxes: see `records.relative_box`.
+      follow_links: see `Recipe`.
 
     Raises:
       InputError: if a list of classes is missing, misshapen or has one twice; listing
@@ -47,6 +50,7 @@ def tiny_imagenet_recipe(source: str, clip_boxes: bool = False) -> Recipe:
         upright=False,
         list_tasks=functools.partial(_list_tasks, root, wnids),
         source=source,
+        follow_links=follow_links,
         make_example=functools.partial(_make_example, root, clip_boxes),
     )
 
