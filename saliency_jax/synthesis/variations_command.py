@@ -78,6 +78,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
     flags.DEFINE_integer("restarts", 64, "Variations of each image.", 1)
     flags.DEFINE_integer("steps", None, "Of each search; by default as published.", 0)
+    flags.DEFINE_float(
+        "step_size",
+        None,
+        "Of each search; by default as published, of which a narrow generator's "
+        "searches do not settle.",
+        0.0,
+    )
     flags.DEFINE_integer("batch_size", 64, "Searches, and images, at once.", 1)
     flags.DEFINE_integer("seed", 0, "Of what is random.")
     flags.DEFINE_string("out", "variations", "Folder for the results.")
@@ -102,6 +109,7 @@ def main(argv: Sequence[str]) -> None:
         limit=values.limit,
         restarts=values.restarts,
         steps=values.steps,
+        step_size=values.step_size,
         batch_size=values.batch_size,
         seed=values.seed,
         out=values.out,
@@ -122,6 +130,7 @@ def vary(
     limit: int | None = None,
     restarts: int = 64,
     steps: int | None = None,
+    step_size: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
     out: str | Path = "variations",
@@ -147,7 +156,8 @@ def vary(
     make_folder(out)
 
     options = published_options(size)
-    options = options if steps is None else options._replace(steps=steps)
+    given = {"steps": steps, "step_size": step_size}
+    options = options._replace(**{k: v for k, v in given.items() if v is not None})
     root = jax.random.key(seed)
     key_of = lambda stream: prng.stream_key(root, stream)
     count = min(limit or len(source), len(source))
