@@ -323,7 +323,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 )
             ):
                 fetched = jax.device_get(pending)
-                good = [metrics for metrics in fetched if metrics["finite"]]
+                good = finite.figures(fetched)
                 left_out = finite.in_a_row(fetched, left_out)
                 allowed = finite.PATIENCE if skip else 0
                 if len(good) < len(fetched) and left_out >= allowed:

@@ -33,7 +33,7 @@ import orbax.checkpoint as ocp
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import FUNCTION
-from saliency_jax.training import checksums, pool_files
+from saliency_jax.training import checkpoint_meta, checksums, pool_files
 from saliency_jax.training.state import NETWORKS, NetState, TrainState
 from saliency_jax.types import PyTree
 
@@ -192,15 +192,14 @@ class Checkpoints:
         self._under_way["last"] = step, names
         networks = _one_copy(_networks(state))
         optimisers = _one_copy(_optimisers(state))
+        meta = checkpoint_meta.of_last(names, jax.process_count())
         self._last.save(
             step,
             args=ocp.args.Composite(
                 networks=ocp.args.StandardSave(networks),
                 optimisers=ocp.args.StandardSave(optimisers),
                 data=grain.checkpoint.CheckpointSave(data),
-                meta=ocp.args.JsonSave(
-                    {"pool": names, "process_count": jax.process_count()}
-                ),
+                meta=ocp.args.JsonSave(meta),
             ),
         )
         state_bytes = size_in_bytes((networks, optimisers))
@@ -223,7 +222,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 networks=ocp.args.StandardSave(_one_copy(_networks(state))),
-                meta=ocp.args.JsonSave({"score": score}),
+                meta=ocp.args.JsonSave(checkpoint_meta.of_best(score)),
             ),
         )
 
@@ -249,7 +248,9 @@ class Checkpoints:
         if step is None:
             return None
         item = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._best.restore(step, args=item)["meta"]["score"]
+        with self._readable(step, self._best):
+            meta = self._best.restore(step, args=item)["meta"]
+            return checkpoint_meta.read_best(meta)
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         """Returns the latest checkpoint in the shape of `state` and moves `data` there.
@@ -269,7 +270,7 @@ class Checkpoints:
         }
         # A place in the data is the number of the global batch, whoever reads it.
         place = self._last.directory / f"{step}/data/process_0-of-{saved_by}.json"
-        with self._readable(step):
+        with self._readable(step, self._last):
             restored = self._last.restore(step, args=ocp.args.Composite(**parts))
             data.set_state(json.loads(place.read_text()))
 
@@ -295,26 +296,26 @@ class Checkpoints:
         return state.replace(step=step_array, pool=pool, **nets)
 
     @contextlib.contextmanager
-    def _readable(self, step: int) -> Iterator[None]:
+    def _readable(self, step: int, kept: ocp.CheckpointManager) -> Iterator[None]:
         """Where a checkpoint cannot be read, says what to do without it."""
         try:
             yield
-        except (ValueError, KeyError, OSError) as error:
-            others = [other for other in self._last.all_steps() if other != step]
+        except checksums.UNREADABLE as error:
+            others = [other for other in kept.all_steps() if other != step]
             advice = "put a copy of it back, or start in another workdir"
             if others:
                 advice = f"delete its folder to go on with what is left, step {others}"
             raise InputError(
-                f"checkpoint {self._last.directory / str(step)} cannot be restored "
+                f"checkpoint {kept.directory / str(step)} cannot be restored "
                 f"({str(error):.160}): {advice}"
             ) from error
 
     def _meta(self, step: int) -> tuple[list[int], int]:
         """The names of a checkpoint's pool entries, and how many processes saved it."""
         item = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        with self._readable(step):
+        with self._readable(step, self._last):
             meta = self._last.restore(step, args=item)["meta"]
-        return meta["pool"], meta["process_count"]
+            return checkpoint_meta.read_last(meta)
 
     def _drop_unused_pool_files(self, names: list[int]) -> None:
         """Deletes the entries that neither a committed checkpoint nor `names` has.
@@ -379,10 +380,9 @@ def restore_networks(
             return checkpointer.restore(folder, restore_args), step
     except InputError:
         raise
-    except (ValueError, KeyError, OSError) as error:
+    except checksums.UNREADABLE as error:
         # Past its beginning, tensorstore's reason is its own settings.
-        reason = f"{str(error):.160}; {advice}"
-        raise InputError(f"{unreadable}: {reason}") from error
+        raise InputError(f"{unreadable}: {str(error):.160}; {advice}") from error
 
 
 def _unfit(stored: PyTree, like: PyTree) -> list[str]:

@@ -2,9 +2,23 @@
 
 import hashlib
 import json
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
+
+from saliency_jax.training import checkpoint_meta
 
 FILE = "checksums.json"
+
+# What reading a file may lead to that is not what was written.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -43,17 +57,21 @@ def damage(folder: Path, part: str = "") -> str | None:
 
     Returns:
       One file that is missing or is not what was written; None where all is well, and
-      of a checkpoint of an earlier version, which has no checksums.
+      of a checkpoint of an earlier version, which neither has checksums nor says so.
     """
     path = folder / FILE
     if not path.exists():
-        return None
+        try:
+            is_sealed = checkpoint_meta.is_sealed(folder)
+        except UNREADABLE as error:
+            return f"neither {FILE} nor meta can be read ({error})"
+        return f"{FILE} is missing" if is_sealed else None
     try:
         stored = json.loads(path.read_text())
-        expected = {folder / name: value for name, value in stored["files"].items()}
-        elsewhere = stored["elsewhere"].items()
-        expected |= {folder.parent / name: value for name, value in elsewhere}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files, elsewhere = stored["files"].items(), stored["elsewhere"].items()
+        expected = {folder / _inside(name): value for name, value in files}
+        expected |= {folder.parent / _entry(name): value for name, value in elsewhere}
+    except UNREADABLE as error:
         return f"{FILE} cannot be read ({error})"
     for path, value in expected.items():
         if part and not path.is_relative_to(folder / part):
@@ -64,3 +82,26 @@ def damage(folder: Path, part: str = "") -> str | None:
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
     return None
+
+
+def _inside(name: str) -> str:
+    """The name, if it is of a file in the checkpoint and of none in another folder.
+
+    Raises:
+      ValueError: it is not.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"it names {name!r}, which is not in the checkpoint")
+    return name
+
+
+def _entry(name: str) -> str:
+    """The name, if it is of an entry of the run's pool.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if not re.fullmatch(r"\.\./pool/[0-9]+\.safetensors", name):
+        raise ValueError(f"it names {name!r}, which is no entry of the pool")
+    return name

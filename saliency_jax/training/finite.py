@@ -7,14 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
 
 from saliency_jax.errors import InputError
 from saliency_jax.training.classifier_step import Metrics
 from saliency_jax.training.state import NETWORKS, TrainState
-from saliency_jax.types import Batch
+from saliency_jax.types import Batch, PyTree
 
 POLICIES = ("stop", "skip")
-UPDATE = "an updated weight"
+SPOILED = "spoiled"
+"""The metric that says which of `PARTS` is not finite: its number from 1, or 0."""
+
+PARTS = tuple(
+    words
+    for name in NETWORKS
+    for words in (f"an updated weight of the {name}", f"the optimiser of the {name}")
+)
 PATIENCE = 20
 """So many steps in a row, all of them left out, end a run."""
 
@@ -24,9 +32,10 @@ def watched(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Makes a step tell, as the metric `finite`, whether all that it gave is finite.
 
-    Losses are looked at, and the weights and batch statistics of what is trained, which
-    a gradient that is not finite has spoiled. The pool's are theirs, of this step or an
-    earlier one.
+    Losses are looked at, and of what is trained the weights and batch statistics, which
+    a gradient that is not finite has spoiled, and the optimiser: a second moment of
+    Adam that has overflowed keeps its weight where it is, finite, for ever. The pool's
+    weights are the classifier's, of this step or an earlier one.
 
     Args:
       step: `(state, batch, *form) -> (state, metrics)`, pure.
@@ -34,26 +43,46 @@ def watched(
         pool are then held twice while a step runs.
 
     Returns:
-      A step of the same form; `finite` is 1 or 0.
+      A step of the same form; `finite` is 1 or 0, and the metric `SPOILED` says where.
     """
 
     def watched_step(
         state: TrainState, batch: Batch, *form: object
     ) -> tuple[TrainState, Metrics]:
         after, metrics = step(state, batch, *form)
-        nets = [net for name in NETWORKS if (net := getattr(after, name)) is not None]
-        trained = [net.variables for net in nets if net.opt_state != ()]
-        finite = jnp.ones((), bool)
-        for leaf in jax.tree.leaves((metrics, trained)):
-            finite &= jnp.all(jnp.isfinite(leaf))
+        parts = []
+        for name in NETWORKS:
+            net = getattr(after, name)
+            is_trained = net is not None and net.opt_state != ()
+            parts += [net.variables, net.opt_state] if is_trained else [(), ()]
+        whole = jnp.stack([_all_finite(part) for part in parts])
+        finite = _all_finite(metrics) & whole.all()
+        spoiled = jnp.where(whole.all(), 0, 1 + jnp.argmin(whole))
         if skip:
             before = state.replace(step=after.step)
             after = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), after, before
             )
-        return after, metrics | {"finite": finite.astype(jnp.float32)}
+        told = {"finite": finite, SPOILED: spoiled}
+        return after, metrics | {n: v.astype(jnp.float32) for n, v in told.items()}
 
     return watched_step
+
+
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    finite = jnp.ones((), bool)
+    for leaf in jax.tree.leaves(tree):
+        finite &= jnp.all(jnp.isfinite(leaf))
+    return finite
+
+
+def figures(fetched: Sequence[dict[str, ArrayLike]]) -> list[dict[str, ArrayLike]]:
+    """The metrics of the steps that are finite, as a run files them."""
+    return [
+        {name: value for name, value in metrics.items() if name != SPOILED}
+        for metrics in fetched
+        if metrics["finite"]
+    ]
 
 
 def in_a_row(fetched: Sequence[dict[str, ArrayLike]], before: int) -> int:
@@ -86,7 +115,8 @@ def error(
       skip: whether such steps are left out, and have been too many in a row.
     """
     index = next(i for i, metrics in enumerate(fetched) if not metrics["finite"])
-    bad = (name for name, value in fetched[index].items() if not np.isfinite(value))
+    bad = [name for name, value in fetched[index].items() if not np.isfinite(value)]
+    what = bad[0] if bad else PARTS[int(fetched[index][SPOILED]) - 1]
     for _ in range(index):
         next(data)
     step = first_step + index
@@ -97,8 +127,7 @@ def error(
     if not skip:
         advice += ", or leave such steps out with --config.not_finite=skip"
     return InputError(
-        f"{next(bad, UPDATE)} is not finite at step {step}, whose batch is kept in "
-        f"{path}: {advice}"
+        f"{what} is not finite at step {step}, whose batch is kept in {path}: {advice}"
     )
 
 

@@ -48,7 +48,8 @@ def joined(
 
     Args:
       coordinator: HOST:PORT of process 0, `BY_CLUSTER` where Slurm, Open MPI 4 or
-        Kubernetes (to the package `kubernetes`) tell all three, None for a process that is alone.
+        Kubernetes (to the package `kubernetes`) tell all three, None for a process that
+        is alone.
       num_processes: how many there are.
       process_id: which of them this one is, from 0.
 

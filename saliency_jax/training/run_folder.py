@@ -29,9 +29,8 @@ from saliency_jax.models.own_network import find_function
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
-from saliency_jax.training.config_values import check_values
+from saliency_jax.training.config_values import STAGES, check_values
 
-STAGES = ("classifier", "casm", "black_box", "generator")
 
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)

@@ -209,6 +209,46 @@ def test_a_damaged_checkpoint_is_not_resumed(tmp_path, part, damage):
         checkpoints.restore(fresh(), numbers())
 
 
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("meta/metadata", {"pool": []}),
+        ("meta/metadata", {"process_count": 1}),
+        ("meta/metadata", {"pool": ["../../x"], "process_count": 1}),
+        ("meta/metadata", {"pool": 3, "process_count": 1}),
+        ("meta/metadata", {"pool": [], "process_count": "1"}),
+        ("meta/metadata", [1]),
+        ("data/process_0-of-1.json", [1]),
+        ("data/process_0-of-1.json", {}),
+        ("data/process_0-of-1.json", {"next_index": 1e20}),
+        ("data/process_0-of-1.json", {"next_index": None}),
+    ],
+)
+def test_what_no_run_files_is_one_line(tmp_path, path, content):
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(start(), numbers())
+    folder = checkpoint_folder(tmp_path, "last") / "0"
+    (folder / path).write_text(json.dumps(content))
+    with (
+        pytest.raises(InputError, match="checkpoint .*last/0 cannot be restored"),
+        Checkpoints(tmp_path, 1) as checkpoints,
+    ):
+        checkpoints.restore(fresh(), numbers())
+
+
+@pytest.mark.parametrize("content", [{}, {"score": "x"}, [1]])
+def test_a_best_without_a_score_is_one_line(tmp_path, content):
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save_best(start(), 0.5)
+    folder = checkpoint_folder(tmp_path, "best") / "0"
+    (folder / "meta/metadata").write_text(json.dumps(content))
+    with (
+        Checkpoints(tmp_path, 1) as checkpoints,
+        pytest.raises(InputError, match="checkpoint .*best/0 cannot be restored"),
+    ):
+        checkpoints.best_score()
+
+
 def test_best_holds_networks_only_and_its_score(tmp_path):
     state = start()
     with Checkpoints(tmp_path, 1) as checkpoints:
@@ -320,8 +360,9 @@ def test_another_number_of_processes_goes_on_in_the_same_place(tmp_path):
         checkpoints.save(state, data)
     folder = checkpoint_folder(tmp_path, "last") / "3"
     path = folder / "meta" / "metadata"
-    assert json.loads(path.read_text()) == {"pool": [1, 2], "process_count": 1}
-    path.write_text(json.dumps({"pool": [1, 2], "process_count": 2}))
+    filed = {"pool": [1, 2], "process_count": 1, "sealed": True}
+    assert json.loads(path.read_text()) == filed
+    path.write_text(json.dumps(filed | {"process_count": 2}))
     (folder / "data/process_0-of-1.json").rename(folder / "data/process_0-of-2.json")
     other = numbers()
     with Checkpoints(tmp_path, 1) as checkpoints:

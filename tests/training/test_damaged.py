@@ -1,5 +1,7 @@
 """A damaged checkpoint makes place for the one before, and is kept aside."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -49,8 +51,6 @@ PARTS = {
 @pytest.mark.parametrize("part", PARTS)
 def test_a_damaged_checkpoint_makes_place_for_the_one_before(two_kept, part, how):
     workdir, kept = two_kept
-    if (part, how) == ("checksums", "missing"):
-        pytest.skip("a checkpoint of an earlier version")
     assert set_aside_damaged(workdir) == []
     # An entry that the one before does not name.
     new = max(set(named_by(workdir, 6)) - set(named_by(workdir, 3)))
@@ -93,10 +93,50 @@ def test_where_none_is_whole_nothing_is_moved(two_kept):
 
 def test_a_checkpoint_of_an_earlier_version_is_taken_as_it_is(two_kept):
     workdir, _ = two_kept
+    for folder in (workdir / "checkpoints").glob("*/[36]"):
+        (folder / "checksums.json").unlink()
+        path = folder / "meta" / "metadata"
+        meta = json.loads(path.read_text())
+        assert meta.pop("sealed") is True
+        path.write_text(json.dumps(meta))
+    flip_a_bit(next((workdir / "checkpoints").glob(PARTS["optimisers"])))
+    assert set_aside_damaged(workdir) == []
+
+
+def test_a_best_without_its_checksums_is_set_aside(two_kept):
+    workdir, _ = two_kept
+    (checkpoint_folder(workdir, "best") / "6" / "checksums.json").unlink()
+    (warning,) = set_aside_damaged(workdir)
+    assert "best/6 is damaged (checksums.json is missing)" in warning
+
+
+def test_without_checksums_and_meta_a_checkpoint_is_damaged(two_kept):
+    workdir, _ = two_kept
     folder = checkpoint_folder(workdir, "last") / "6"
     (folder / "checksums.json").unlink()
-    flip_a_bit(folder / "meta" / "metadata")
-    assert set_aside_damaged(workdir) == []
+    (folder / "meta" / "metadata").unlink()
+    (warning,) = set_aside_damaged(workdir)
+    assert "neither checksums.json nor meta can be read" in warning
+
+
+@pytest.mark.parametrize("part", ["files", "elsewhere"])
+@pytest.mark.parametrize("name", ["a\0b", "/etc/hostname", "../../../other", "\ud800"])
+def test_checksums_name_files_of_the_run_only(two_kept, part, name):
+    workdir, _ = two_kept
+    path = checkpoint_folder(workdir, "last") / "6" / "checksums.json"
+    stored = json.loads(path.read_text())
+    stored[part][name] = "0"
+    path.write_text(json.dumps(stored))
+    (warning,) = set_aside_damaged(workdir)
+    assert "checksums.json cannot be read (it names " in warning
+
+
+def test_checksums_of_endless_depth(two_kept):
+    workdir, _ = two_kept
+    path = checkpoint_folder(workdir, "last") / "6" / "checksums.json"
+    path.write_text("[" * 100_000)
+    (warning,) = set_aside_damaged(workdir)
+    assert "checksums.json cannot be read (" in warning
 
 
 def test_a_workdir_without_checkpoints_has_no_damage(tmp_path):

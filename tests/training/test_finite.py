@@ -7,7 +7,8 @@ import pytest
 
 from saliency_jax.errors import InputError
 from saliency_jax.training import finite
-from saliency_jax.training.state import NetState, TrainState
+from saliency_jax.training.optim import create_optimiser
+from saliency_jax.training.state import NetState, TrainState, create_net, descend
 
 
 def state_of(weight, frozen=1.0):
@@ -36,7 +37,7 @@ def take(skip, factor, loss=0.0, **options):
 def test_a_finite_step_is_as_it_was(skip):
     state, metrics = take(skip, 3.0)
     assert metrics.pop("rate") == pytest.approx(0.1)
-    assert metrics == {"loss": 7.0, "count": 3, "finite": 1.0}
+    assert metrics == {"loss": 7.0, "count": 3, "finite": 1.0, "spoiled": 0.0}
     assert state.masker.params == {"w": 7.0} and state.masker.opt_state == {"m": 0.0}
     assert state.step == 5
 
@@ -62,6 +63,31 @@ def test_what_is_not_trained_is_not_looked_at():
     assert take(False, 1.0, frozen=np.inf)[1]["finite"] == 1
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_optimiser_that_has_overflowed_is_told(tmp_path, skip):
+    """Its second moment is infinite and its updates 0: the weights stay finite."""
+    config = {"name": "adam", "learning_rate": 0.1, "weight_decay": 0.0, "clip_norm": 0}
+    config |= {"schedule": "constant", "warmup_steps": 0}
+    adam = create_optimiser(config, 10)
+
+    def overflowing(state, batch):
+        gradients = {"w": batch["gradient"]}
+        masker = descend(state.masker, gradients, {}, adam, state.step)
+        return state.replace(step=state.step + 1, masker=masker), {"loss": jnp.ones(())}
+
+    state = state_of(2.0).replace(masker=create_net({"params": {"w": 2.0}}, adam))
+    state = jax.tree.map(jnp.asarray, state)
+    watched = jax.jit(finite.watched(overflowing, skip))
+    after, good = watched(state, {"gradient": jnp.float32(1.0)})
+    assert good["finite"] == 1
+    after, metrics = watched(state, {"gradient": jnp.float32(1e25)})
+    assert metrics["finite"] == 0 and np.isfinite(after.masker.params["w"])
+    if skip:
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.masker))
+    error = finite.error(tmp_path, 4, [metrics], Counting(), skip)
+    assert str(error).startswith("the optimiser of the masker is not finite at step 4")
+
+
 class Counting:
     """Batches that say which they are."""
 
@@ -78,7 +104,7 @@ class Counting:
 
 def test_the_batch_of_the_first_one_is_kept(tmp_path):
     good = {"finite": np.float32(1), "loss": np.float32(2)}
-    update = {"finite": np.float32(0), "loss": np.float32(2)}
+    update = {"finite": np.float32(0), "loss": np.float32(2), "spoiled": 3.0}
     loss = {"finite": np.float32(0), "area": np.float32(1), "loss": np.float32("nan")}
     error = finite.error(tmp_path, 10, [good, loss, update], Counting(), False)
     assert isinstance(error, InputError)
@@ -89,7 +115,7 @@ def test_the_batch_of_the_first_one_is_kept(tmp_path):
     assert str(error).endswith("leave such steps out with --config.not_finite=skip")
     np.testing.assert_array_equal(np.load(path)["image"], 1)
     error = finite.error(tmp_path, 10, [update, loss], Counting(), True)
-    assert str(error).startswith("an updated weight is not finite at step 10")
+    assert str(error).startswith("an updated weight of the masker is not finite at")
     assert str(error).endswith("start again in another workdir")
 
 
