@@ -31,7 +31,6 @@ from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from saliency_jax.training.config_values import STAGES, check_values
 
-
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)
 FREE = (
