@@ -7,7 +7,8 @@ Of the compiled program on so many virtual devices of a CPU; nothing is run. The
 once on every device and once split over them, and the step is one against a past
 critic. Bytes are those of the results; a ring sends each of an all-reduce nearly twice.
 A compiler for another device may join messages, but not those of BatchNorm, which wait
-for each other.
+for each other. What a device needs while it takes the step, beside the state, is the
+CPU compiler's count, of float32.
 """
 
 import math
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     numbers = [int(number) for number in _DEVICES.value]
     jax.config.update("jax_num_cpu_devices", max(numbers))
     print(f"jax {jax.__version__}, {_NETWORK.value}, {_SIZE.value} pixels")
-    print("devices  pool        held of it, MB   messages")
+    print("devices  pool        held of it, MB  for the step, MB   messages")
     for number in numbers:
         mesh = sharding.data_mesh(jax.devices()[:number])
         for split in (False, True):
@@ -48,17 +49,22 @@ def main(argv: Sequence[str]) -> None:
                 "label": jax.ShapeDtypeStruct((size,), jnp.int32),
             }
             with jax.set_mesh(mesh):
-                program = step.lower(state, batch, True).compile().as_text()
+                compiled = step.lower(state, batch, True).compile()
             held = sum(
                 leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
                 for leaf in jax.tree.leaves([state.pool.params, state.pool.batch_stats])
             )
             told = "; ".join(
                 f"{count} {kind}, {size / 1e6:.1f} MB"
-                for kind, (count, size) in messages_of(program).items()
+                for kind, (count, size) in messages_of(compiled.as_text()).items()
             )
+            needed = compiled.memory_analysis().temp_size_in_bytes
             place = "split" if split else "everywhere"
-            print(f"{number:7}  {place:10}  {held / 1e6:14.1f}   {told}", flush=True)
+            print(
+                f"{number:7}  {place:10}  {held / 1e6:14.1f}  {needed / 1e6:16.1f}   "
+                f"{told}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
