@@ -7,9 +7,11 @@ import fcntl
 import os
 import runpy
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests compile much and run little. Without LLVM's optimisation they take half the
@@ -45,6 +47,29 @@ runpy.run_path(str(OFFLINE / "sitecustomize.py"))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+# One file for the processes of a session: who starts the first of them makes it.
+OWN_LOG = None
+if "OFFLINE_LOG" not in os.environ:
+    OWN_LOG = tempfile.NamedTemporaryFile("r", prefix="offline_")
+    os.environ["OFFLINE_LOG"] = OWN_LOG.name
+
+
+@pytest.hookimpl(trylast=True)  # the workers have ended
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and looks_for_another_machine():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if looks := looks_for_another_machine():
+        terminalreporter.section("looks for another machine", red=True)
+        terminalreporter.write(looks)
+
+
+def looks_for_another_machine() -> str:
+    """What the processes of this session have written down, for the first of them."""
+    return Path(OWN_LOG.name).read_text() if OWN_LOG else ""
+
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

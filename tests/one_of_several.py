@@ -1,10 +1,10 @@
 """`python -m tests.one_of_several FLAGS`: train.py, with the tests' networks.
 
-Where `READS` names a folder, the training images that this process read, in order, go
-to a file there when it ends, each with its bytes.
+Where `READS` names a folder, what this process read goes to a file there at its end.
 """
 
 import atexit
+import collections
 import json
 import os
 from pathlib import Path
@@ -15,26 +15,30 @@ from saliency_jax.data.sources import Source
 from saliency_jax.errors import run_command
 
 
-def record_reads(folder):
-    read, get = [], Source.__getitem__
+def record_reads():
+    """Has each image that is read from now on written down, with its bytes.
+
+    Returns:
+      By split and number of images, such as "train 44" for those that are trained on,
+      "train 16" for those held out and "train 60" before they are told apart: the
+      record and the bytes of each read.
+    """
+    reads, get = collections.defaultdict(list), Source.__getitem__
 
     def recorded(source, index):
         example = get(source, index)
-        if source.indices is not None:  # a part: training or held-out images
-            record = int(source.indices[index])
-            read.append((len(source), record, len(example["image"])))
+        record = int(index if source.indices is None else source.indices[index])
+        name = f"{source.split} {len(source)}"
+        reads[name].append((record, len(example["image"])))
         return example
 
     Source.__getitem__ = recorded
-    path = Path(folder) / f"{os.getpid()}.json"
-
-    @atexit.register
-    def write():
-        most, *_ = max(read)  # the held-out images are fewer
-        path.write_text(json.dumps([one for n, *one in read if n == most]))
+    return reads
 
 
 if __name__ == "__main__":
     if "READS" in os.environ:
-        record_reads(os.environ["READS"])
+        path = Path(os.environ["READS"]) / f"{os.getpid()}.json"
+        reads = record_reads()
+        atexit.register(lambda: path.write_text(json.dumps(reads)))
     run_command(train.main)

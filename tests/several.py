@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import random
 import socket
 import time
 
 from tests import commands
 
 DEVICES = 4  # of all processes together, as many as one has in the other tests
+CLUSTER_PORTS = range(2**16 - 2**12, 2**16)  # of JAX, which a job's number chooses from
 
 
 def free_port(ports=(0,)):
@@ -19,12 +21,14 @@ def free_port(ports=(0,)):
     raise AssertionError("no port is free")
 
 
-def cluster(kind, count, number):
-    """What a cluster's program tells each process that it starts, on this machine.
+def job_number():
+    """One whose port is free; tests at the same time find different ones."""
+    ports = random.sample(CLUSTER_PORTS, len(CLUSTER_PORTS))
+    return free_port(ports) - CLUSTER_PORTS.start
 
-    (JAX derives the port from the job's number.)
-    """
-    job = free_port(range(2**16 - 2**12, 2**16)) % 2**12
+
+def cluster(kind, job, count, number):
+    """What a cluster's program tells each process that it starts, on this machine."""
     if kind == "slurm":
         return {
             "SLURM_JOB_ID": str(job),
@@ -72,13 +76,23 @@ def wait_for(condition, timeout=300):
 
 def casm_arguments(shapes_dir, classifier_run, **changed):
     """The flags of `tests.runs.casm_config`; `changed` has dots as two underscores."""
+    values = {"classifier.init": classifier_run, "masker.taps": "(0,1)"}
+    return arguments("casm_shapes.py:L2,smoke", shapes_dir, values, changed)
+
+
+def classifier_arguments(shapes_dir, **changed):
+    """The same of `tests.runs.classifier_config`."""
+    return arguments("classifier_shapes.py:smoke", shapes_dir, {}, changed)
+
+
+def arguments(config, shapes_dir, values, changed):
     values = {
         "data.name": "shapes/32x32",
         "data.data_dir": shapes_dir,
         "classifier.network": "resnet4",
-        "classifier.init": classifier_run,
-        "masker.taps": "(0,1)",
         "checkpoint.keep_last": 1,
-    } | {name.replace("__", "."): value for name, value in changed.items()}
+        **values,
+        **{name.replace("__", "."): value for name, value in changed.items()},
+    }
     flags = [f"--config.{name}={value}" for name, value in values.items()]
-    return ["--config=configs/casm_shapes.py:L2,smoke", *flags]
+    return [f"--config=configs/{config}", *flags]

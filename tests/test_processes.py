@@ -10,12 +10,22 @@ import pytest
 
 import train
 from saliency_jax import load_masker
+from saliency_jax.data.sources import Source
 from saliency_jax.errors import InputError
 from saliency_jax.training import processes
 from saliency_jax.training.checkpoints import saved_steps
 from tests import commands
-from tests.runs import arrays_of, casm_config, lines_of
-from tests.several import casm_arguments, cluster, finish, start, wait_for
+from tests.one_of_several import record_reads
+from tests.runs import arrays_of, casm_config, classifier_config, lines_of
+from tests.several import (
+    casm_arguments,
+    classifier_arguments,
+    cluster,
+    finish,
+    job_number,
+    start,
+    wait_for,
+)
 
 NOT_COMPARED = ("time", "images_per_second")
 
@@ -37,12 +47,30 @@ def assert_same_run(workdir, expected, lines=slice(None)):
     assert pool == {name for name in expected_files if name.endswith(".safetensors")}
 
 
-def assert_same_as_one(count, casm_run, classifier_run, shapes_dir, folder):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, classifier_run, shapes_dir):
+    """The reads of a run of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "__getitem__", Source.__getitem__)
+        reads = record_reads()
+        train.train(
+            casm_config(shapes_dir, classifier_run), tmp_path_factory.mktemp("alone")
+        )
+    return reads
+
+
+def reads_of(folder):
+    return [json.loads(path.read_text()) for path in folder.iterdir()]
+
+
+def bytes_of(reads, name):
+    return sum(size for _, size in reads[name])
+
+
+def assert_same_as_one(count, casm_run, alone, classifier_run, shapes_dir, folder):
     workdir, reads = folder / "run", folder / "reads"
     reads.mkdir()
-    # One thread reads in order.
-    changed = {"casm__pool_split": True, "data__num_threads": 1}
-    arguments = casm_arguments(shapes_dir, classifier_run, **changed)
+    arguments = casm_arguments(shapes_dir, classifier_run, casm__pool_split=True)
     started = start(count, workdir, *arguments, READS=str(reads))
     codes, told, errors = finish(started)
     assert codes == [0] * count, errors
@@ -53,26 +81,61 @@ def assert_same_as_one(count, casm_run, classifier_run, shapes_dir, folder):
     (environment,) = json.loads((workdir / "environment.json").read_text())["runs"]
     assert len(environment["devices"]) == 4
     load_masker(workdir)
-    # The first 32 images are less than an epoch: each is read by one process.
-    shares = [json.loads(path.read_text())[: 32 // count] for path in reads.iterdir()]
-    assert len(shares) == count
-    assert len({record for share in shares for record, _ in share}) == 32
-    read = [sum(size for _, size in share) for share in shares]
-    assert max(read) < 1.2 * sum(read) / count
-    print(f"bytes of images that each of {count} read: {read}")
+    everyone = reads_of(reads)
+    assert len(everyone) == count
+    for one in everyone:  # all know the boxes of all images, before some are held out
+        assert bytes_of(one, "train 60") == bytes_of(alone, "train 60")
+    shares = [bytes_of(one, "train 44") for one in everyone]
+    of_one = bytes_of(alone, "train 44")
+    print(f"bytes of training images: {shares} of {count}, {of_one} of one")
+    print("held out:", [bytes_of(one, "train 16") for one in everyone])
+    # What is read ahead of the last step may be cut off anywhere.
+    assert sum(shares) == pytest.approx(of_one, rel=0.05)
+    assert max(shares) < 1.2 * of_one / count
 
 
 def test_two_processes_train_what_one_does(
-    casm_run, classifier_run, shapes_dir, tmp_path
+    casm_run, alone, classifier_run, shapes_dir, tmp_path
 ):
-    assert_same_as_one(2, casm_run, classifier_run, shapes_dir, tmp_path)
+    assert_same_as_one(2, casm_run, alone, classifier_run, shapes_dir, tmp_path)
 
 
 @pytest.mark.slow
 def test_four_processes_train_what_one_does(
-    casm_run, classifier_run, shapes_dir, tmp_path
+    casm_run, alone, classifier_run, shapes_dir, tmp_path
 ):
-    assert_same_as_one(4, casm_run, classifier_run, shapes_dir, tmp_path)
+    assert_same_as_one(4, casm_run, alone, classifier_run, shapes_dir, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_image_once(shapes_dir, tmp_path):
+    """Of numbers that neither the processes nor the batches divide."""
+    workdir, reads, expected = (tmp_path / name for name in ("run", "reads", "one"))
+    reads.mkdir()
+    changed = {"data__holdout": 15, "total_steps": 30}
+    arguments = classifier_arguments(shapes_dir, **changed)
+    codes, told, errors = finish(start(2, workdir, *arguments, READS=str(reads)))
+    assert codes == [0, 0], errors
+    assert "validation (25 images)" in told[0]
+    train.train(classifier_config(shapes_dir, **changed), expected)
+    validation, expected_validation = (
+        json.loads((run / "validation.json").read_text()) for run in (workdir, expected)
+    )
+    assert validation == expected_validation
+    assert 0 < validation["accuracy"] < 1
+    held_out, expected_held_out = (
+        [
+            {name: value for name, value in line.items() if name not in NOT_COMPARED}
+            for line in lines_of(run)
+            if "held_out/accuracy" in line
+        ]
+        for run in (workdir, expected)
+    )
+    assert held_out == expected_held_out
+    assert 0 < held_out[-1]["held_out/top5_accuracy"] < 1
+    everyone = reads_of(reads)
+    read = [record for one in everyone for record, _ in one["validation 25"]]
+    assert sorted(read) == [*range(25)]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +214,8 @@ def test_a_clusters_program_tells_them_who_they_are(kind):
         "with processes.joined('auto', None, None):\n"
         "    print(jax.process_index(), jax.process_count(), file=sys.stderr)"
     )
-    told = [cluster(kind, 2, number) for number in range(2)]
+    job = job_number()
+    told = [cluster(kind, job, 2, number) for number in range(2)]
     started = [commands.start("-c", program, environment=os.environ | t) for t in told]
     codes, _, errors = finish(started)
     assert codes == [0, 0], errors

@@ -26,6 +26,7 @@ from tests.runs import (
     classifier_config,
     lines_of,
 )
+from tests.test_train_classifier import figures_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
@@ -76,7 +77,7 @@ def test_the_black_box_does_not_move(black_box_run, deep_classifier_run):
 def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
     black_box_run, deep_classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, last
 ):
-    """Bit for bit: after the last step of one phase, and within the next."""
+    """Bit for bit, and later figures: after a phase's last step, within the next."""
     create_stage = train.STAGES["black_box"]
 
     def interrupted(config):
@@ -98,6 +99,12 @@ def test_a_run_interrupted_around_the_phase_boundary_is_the_same_run(
     train.train(black_box_config(shapes_dir, deep_classifier_run), tmp_path)
     assert f"resumed {tmp_path} at step {last}" in capsys.readouterr().out
     assert_same_bits(tmp_path, black_box_run)
+    # Before, each checkpoint began a line of its own.
+    after, expected = (
+        [line for line in figures_of(run) if line["step"] > last]
+        for run in (tmp_path, black_box_run)
+    )
+    assert after == expected
 
 
 def test_masks_of_a_run(black_box_run):

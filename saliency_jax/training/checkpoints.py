@@ -34,6 +34,7 @@ import orbax.checkpoint as ocp
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import FUNCTION
 from saliency_jax.training import checkpoint_meta, checksums, pool_files
+from saliency_jax.training.sharding import one_copy
 from saliency_jax.training.state import NETWORKS, NetState, TrainState
 from saliency_jax.types import PyTree
 
@@ -81,22 +82,6 @@ def _optimisers(state: TrainState) -> dict[str, PyTree]:
     return {name: net.opt_state for name, net in nets.items() if net.opt_state != ()}
 
 
-def _one_copy(tree: PyTree) -> PyTree:
-    """The replicated arrays of a process that is alone, as one device holds them.
-
-    Orbax has each device write a slice of a replicated array: a program to compile for
-    every shape, and a call for every array and device. It pays between machines only.
-    """
-    if jax.process_count() > 1:
-        return tree
-
-    def first(leaf: Any) -> Any:
-        replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
-        return leaf.addressable_data(0) if replicated else leaf
-
-    return jax.tree.map(first, tree)
-
-
 def size_in_bytes(tree: PyTree) -> int:
     """The bytes of a tree's arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -139,7 +124,11 @@ class Checkpoints:
             sealed = ocp.AsyncOptions(
                 post_finalization_callback=lambda: self._seal(kind)
             )
-            return ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=sealed)
+            # Both kinds may be under way, and their barriers have the same names else.
+            named = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
+            return ocp.CheckpointManagerOptions(
+                max_to_keep=keep, async_options=sealed, multiprocessing_options=named
+            )
 
         self._last = ocp.CheckpointManager(
             checkpoint_folder(workdir, "last"),
@@ -190,8 +179,8 @@ class Checkpoints:
         written = self._pool_writer.submit(pool_files.write, entries)
         self._meta_handler.pool_written = written
         self._under_way["last"] = step, names
-        networks = _one_copy(_networks(state))
-        optimisers = _one_copy(_optimisers(state))
+        networks = one_copy(_networks(state))
+        optimisers = one_copy(_optimisers(state))
         meta = checkpoint_meta.of_last(names, jax.process_count())
         self._last.save(
             step,
@@ -221,7 +210,7 @@ class Checkpoints:
         self._best.save(
             step,
             args=ocp.args.Composite(
-                networks=ocp.args.StandardSave(_one_copy(_networks(state))),
+                networks=ocp.args.StandardSave(one_copy(_networks(state))),
                 meta=ocp.args.JsonSave(checkpoint_meta.of_best(score)),
             ),
         )

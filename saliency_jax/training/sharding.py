@@ -133,3 +133,19 @@ def check_memory(pool_memory: str, mesh: Mesh) -> None:
             f"config.casm.pool_memory = {pool_memory!r}, but {device.device_kind} has "
             f"the memories {known}: leave it at 'device'"
         )
+
+
+def one_copy(tree: PyTree) -> PyTree:
+    """The replicated arrays of a process that is alone, as one device holds them.
+
+    Orbax has each device write a slice of a replicated array: a program to compile for
+    every shape, and a call for every array and device. It pays between machines only.
+    """
+    if jax.process_count() > 1:
+        return tree
+
+    def first(leaf: Any) -> Any:
+        replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+        return leaf.addressable_data(0) if replicated else leaf
+
+    return jax.tree.map(first, tree)

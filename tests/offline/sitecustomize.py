@@ -2,18 +2,21 @@
 
 Python imports a module of this name when it starts: `tests/conftest.py` puts this
 folder onto the path of every process that a test starts, and imports it into its own.
-What a compiled library does by itself is not seen.
+What a compiled library does by itself is not seen. Libraries may swallow the error, so
+each look also becomes a line in the file that `OFFLINE_LOG` names.
 """
 
 import ipaddress
+import os
 import sys
 from typing import Any
 
-_ASKED = {
-    "socket.connect",
-    "socket.sendto",
+_OF_A_SOCKET = {"socket.connect", "socket.sendto", "socket.sendmsg"}
+_OF_A_NAME = {
     "socket.getaddrinfo",
     "socket.gethostbyname",
+    "socket.gethostbyaddr",
+    "socket.getnameinfo",
 }
 
 
@@ -27,17 +30,23 @@ def _is_here(host: Any) -> bool:
 
 
 def _stay_here(event: str, arguments: tuple) -> None:
-    if event not in _ASKED:
-        return
-    address = arguments[1] if event in ("socket.connect", "socket.sendto") else None
-    if address is None:
+    if event in _OF_A_NAME:
         host = arguments[0]
-    elif isinstance(address, tuple):
-        host = address[0]
+    elif event in _OF_A_SOCKET:
+        host = arguments[1]
+        if not isinstance(host, tuple):
+            return  # the name of a Unix socket, or None: connected before
     else:
-        return  # the name of a Unix socket
-    if not _is_here(host):
-        raise ConnectionRefusedError(f"{event} of {host!r}: no test may leave here")
+        return
+    if isinstance(host, tuple):  # with a port
+        host = host[0]
+    if _is_here(host):
+        return
+    words = f"{event} of {host!r}: no test may leave here"
+    if path := os.environ.get("OFFLINE_LOG"):
+        with open(path, "a") as log:
+            log.write(f"{os.environ.get('PYTEST_CURRENT_TEST')}: {words}\n")
+    raise ConnectionRefusedError(words)
 
 
 sys.addaudithook(_stay_here)
