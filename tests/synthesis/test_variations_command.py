@@ -54,7 +54,9 @@ def test_pictures_and_figures_are_written(
     # a row for each image: itself, its region, four variations
     assert drawn.shape[0] > len(shares) * 144 and drawn.shape[1] > 6 * 144
     # another part of the same question
-    few = run(*runs, tmp_path / "few", limit=2, batch_size=64, restarts=2, step_size=1.0)
+    few = run(
+        *runs, tmp_path / "few", limit=2, batch_size=64, restarts=2, step_size=1.0
+    )
     assert few["how"]["search"] == how["search"] | {"step_size": 1.0}
     pairs = zip(few["of_each_image"], results["of_each_image"], strict=False)
     assert all(one["region"] == other["region"] for one, other in pairs)
