@@ -79,7 +79,7 @@ def read_picture(path: Path) -> Picture:
     Raises:
       InputError: it is none, has too many pixels for the memory, or is a line.
     """
-    if not path.is_file():  # reading a pipe would never end
+    if path.exists() and not path.is_file():  # reading a pipe would never end
         raise InputError(f"{path} is no file: expected a picture")
     try:
         encoded = path.read_bytes()
