@@ -6,11 +6,15 @@ from functools import partial
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
+import train
 from configs import black_box_shapes, casm_shapes, classifier_shapes, generator_shapes
 from saliency_jax.models import create
 from saliency_jax.models.resnet import BACKBONES, ResNet
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
+
+TIMES = ("time", "images_per_second")
 
 # One block of eight channels: a quarter of what the smallest real one takes to compile.
 create.BACKBONES["resnet4"] = BACKBONES["resnet10"]._replace(
@@ -60,6 +64,28 @@ def lines_of(workdir):
     """The figures that a run has written."""
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+def figures_of(workdir):
+    """The lines of metrics.jsonl, without what two runs cannot have in common."""
+    return [
+        {name: value for name, value in line.items() if name not in TIMES}
+        for line in lines_of(workdir)
+    ]
+
+
+def interrupt(config, workdir, monkeypatch):
+    """Stops a run by an exception after its fourth step."""
+    report = train.report_progress
+
+    def interrupted(bar, step, *others):
+        report(bar, step, *others)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "report_progress", interrupted)
+        train.train(config, workdir)
 
 
 def numpy_tree(folder):

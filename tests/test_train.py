@@ -26,9 +26,9 @@ from tests.runs import (
     assert_same_bits,
     casm_config,
     classifier_config,
+    figures_of,
     lines_of,
 )
-from tests.test_train_classifier import figures_of
 
 
 def test_a_classifier_run_leaves_its_figures(classifier_run):

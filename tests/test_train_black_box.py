@@ -24,9 +24,9 @@ from tests.runs import (
     black_box_config,
     casm_config,
     classifier_config,
+    figures_of,
     lines_of,
 )
-from tests.test_train_classifier import figures_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 

@@ -7,34 +7,21 @@ import pytest
 import train
 from saliency_jax.training.checkpoints import saved_steps
 from tests.commands import start
-from tests.runs import assert_same_bits, classifier_config, lines_of
+from tests.runs import (
+    assert_same_bits,
+    classifier_config,
+    figures_of,
+    interrupt,
+    lines_of,
+)
 from tests.several import classifier_arguments
-
-TIMES = ("time", "images_per_second")
-
-
-def figures_of(workdir):
-    """The lines of metrics.jsonl, without what two runs cannot have in common."""
-    return [
-        {name: value for name, value in line.items() if name not in TIMES}
-        for line in lines_of(workdir)
-    ]
 
 
 def test_an_interrupted_run_becomes_the_same_run(
     classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
 ):
     """Bit for bit: network, optimiser, the place in the data, and the figures."""
-    report = train.report_progress
-
-    def interrupted(bar, step, *others):
-        report(bar, step, *others)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "report_progress", interrupted)
-        train.train(classifier_config(shapes_dir), tmp_path)
+    interrupt(classifier_config(shapes_dir), tmp_path, monkeypatch)
     assert saved_steps(tmp_path, "last") == [3]
     assert lines_of(tmp_path)[-1]["step"] == 4
     capsys.readouterr()

@@ -17,10 +17,11 @@ from tests.runs import (
     arrays_of,
     assert_same_bits,
     classifier_config,
+    figures_of,
     generator_config,
+    interrupt,
     lines_of,
 )
-from tests.test_train_classifier import figures_of
 
 
 def test_a_generator_run_leaves_its_figures_and_samples(generator_run):
@@ -45,16 +46,7 @@ def test_an_interrupted_run_becomes_the_same_run(
     generator_run, shapes_dir, tmp_path, monkeypatch, capsys
 ):
     """Bit for bit: both networks, both optimisers and the place in the data."""
-    report = train.report_progress
-
-    def interrupted(bar, step, *others):
-        report(bar, step, *others)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "report_progress", interrupted)
-        train.train(generator_config(shapes_dir), tmp_path)
+    interrupt(generator_config(shapes_dir), tmp_path, monkeypatch)
     assert saved_steps(tmp_path, "last") == [3]
     capsys.readouterr()
     train.train(generator_config(shapes_dir), tmp_path)

@@ -15,6 +15,7 @@ from google.protobuf import json_format, message
 from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
+from saliency_jax.data.tfds_features import check_features
 from saliency_jax.errors import InputError
 
 RENDERED = ("shapes", "shapes_pairs")
@@ -27,7 +28,6 @@ NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
 """Of the names that `image_folder` sets may have."""
 
 _OURS = "saliency_jax."
-_FEATURES = "tensorflow_datasets.core.features."
 _IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 
 MASKS = ("object_mask", "other_mask")
@@ -285,7 +285,7 @@ def read_builder(folder: Path) -> tfds.core.DatasetBuilder:
         # TFDS's own sets need not have metadata, nor names of classes; TFDS does
         # without damaged names, and reads damaged metadata only when asked for it.
         path = folder / "features.json"
-        _check_features(json.loads(path.read_bytes()))
+        check_features(json.loads(path.read_bytes()))
         path = folder / "metadata.json"
         if ours or path.exists():
             json.loads(path.read_bytes())
@@ -301,23 +301,6 @@ def read_builder(folder: Path) -> tfds.core.DatasetBuilder:
     except (OSError, ValueError, LookupError, TypeError, json_format.Error) as error:
         raise _unreadable(path, folder, error) from None
     return builder
-
-
-def _check_features(content: Any) -> None:
-    """Refuses features of other code: TFDS imports the module that each of them names.
-
-    Raises:
-      ValueError: which names it.
-    """
-    if isinstance(content, list):
-        for part in content:
-            _check_features(part)
-    elif isinstance(content, dict):
-        for key, part in content.items():
-            named = key in ("pythonClassName", "python_class_name", "type")
-            if named and isinstance(part, str) and not part.startswith(_FEATURES):
-                raise ValueError(f"{part:.99} is none of TFDS's features")
-            _check_features(part)
 
 
 def _unreadable(path: Path, folder: Path, error: Exception) -> InputError:

@@ -36,3 +36,12 @@ def write_xml(
         f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     )
     path.write_text(f"<annotation>{size}{objects}</annotation>")
+
+
+def fan_out(folder: Path) -> None:
+    """Folders of which each has two links to the next."""
+    for number in range(26):
+        (folder / f"{number}").mkdir()
+        for name in ("left", "right"):
+            (folder / f"{number}" / name).symlink_to(folder / f"{number + 1}")
+    (folder / "26").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_files import write_jpeg
+from raw_files import fan_out, write_jpeg
 
 from saliency_jax.data import pipeline
 from saliency_jax.data.prepare import prepare
@@ -184,15 +184,6 @@ def _link_to_itself(root: Path) -> None:
     (root / "cat" / "more" / "round").symlink_to(root / "cat")
 
 
-def _fan_out(folder: Path) -> None:
-    """Folders of which each has two links to the next."""
-    for number in range(26):
-        (folder / f"{number}").mkdir()
-        for name in ("left", "right"):
-            (folder / f"{number}" / name).symlink_to(folder / f"{number + 1}")
-    (folder / "26").mkdir()
-
-
 def _link_out(root: Path, name: str) -> None:
     """Moves a file or folder of the source beside it, and leaves a link."""
     (root / name).rename(root.parent / "elsewhere")
@@ -266,7 +257,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], dict | None], str]] = {
         r"cat/more is reached by a symbolic link that leaves .*/pictures, to /.*/else",
     ),
     "links that would make millions of paths": (
-        lambda root: _fan_out(root / "cat"),
+        lambda root: fan_out(root / "cat"),
         r"cat/.* leads to .*, which is among the images already: remove the link",
     ),
     "a pipe": (
