@@ -6,9 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import pytest
 
-import train
 from configs import black_box_shapes, casm_shapes, classifier_shapes, generator_shapes
 from saliency_jax.models import create
 from saliency_jax.models.resnet import BACKBONES, ResNet
@@ -72,20 +70,6 @@ def figures_of(workdir):
         {name: value for name, value in line.items() if name not in TIMES}
         for line in lines_of(workdir)
     ]
-
-
-def interrupt(config, workdir, monkeypatch):
-    """Stops a run by an exception after its fourth step."""
-    report = train.report_progress
-
-    def interrupted(bar, step, *others):
-        report(bar, step, *others)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "report_progress", interrupted)
-        train.train(config, workdir)
 
 
 def numpy_tree(folder):

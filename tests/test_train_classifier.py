@@ -7,11 +7,11 @@ import pytest
 import train
 from saliency_jax.training.checkpoints import saved_steps
 from tests.commands import start
+from tests.interrupted import interrupt
 from tests.runs import (
     assert_same_bits,
     classifier_config,
     figures_of,
-    interrupt,
     lines_of,
 )
 from tests.several import classifier_arguments

@@ -13,13 +13,13 @@ from saliency_jax import load_masker
 from saliency_jax.errors import InputError
 from saliency_jax.loading import load_classifier, load_generator
 from saliency_jax.training.checkpoints import saved_steps
+from tests.interrupted import interrupt
 from tests.runs import (
     arrays_of,
     assert_same_bits,
     classifier_config,
     figures_of,
     generator_config,
-    interrupt,
     lines_of,
 )
 

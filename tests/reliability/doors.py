@@ -53,7 +53,11 @@ def _pictures() -> tuple[bytes, ...]:
     pixels = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
     deep = pixels.astype(np.uint16) * 256
     written = [(".jpg", pixels), (".png", pixels), (".png", deep), (".png", pixels[:1])]
-    written += [(".tiff", deep), (".bmp", pixels), (".webp", pixels)]
+    written += [(".tiff", deep), (".bmp", pixels), (".webp", pixels), (".gif", pixels)]
+    written += [(".ppm", pixels), (".pgm", pixels[..., 0]), (".pbm", pixels[..., 0])]
+    written += [(".pam", pixels), (".sr", pixels), (".avif", pixels)]
+    written += [(".hdr", np.float32(pixels)), (".pfm", np.float32(pixels))]
+    written += [(".jp2", np.tile(pixels, (3, 3, 1)))]
     return tuple(cv2.imencode(kind, values)[1].tobytes() for kind, values in written)
 
 

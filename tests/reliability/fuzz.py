@@ -8,7 +8,7 @@ more than 2 GiB; the file is kept.
 """
 
 import collections
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -25,8 +25,12 @@ _FILES_AT_ONCE = 500
 
 
 def peak_gib() -> float:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The most memory that this process has had (Linux).
+
+    `ru_maxrss` will not do: a process starts with that of the one that started it.
+    """
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kib) / 2**20
 
 
 def fuzz(name: str, folder: Path, told: collections.Counter) -> float:

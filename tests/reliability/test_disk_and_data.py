@@ -3,7 +3,6 @@
 Whatever was saved before is whole, and the same command goes on from it.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from saliency_jax.training.checkpoints import saved_steps
 from tests import commands
+from tests.disks import remount, small_disk
 from tests.runs import assert_same_bits
 from tests.several import casm_arguments, wait_for
 
@@ -41,22 +41,6 @@ def assert_one_line(errors, message):
     assert "Traceback" not in errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert message in line, line
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no small disk: mounting one needs root on Linux")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def remount(folder, option):
-    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
