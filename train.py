@@ -52,6 +52,7 @@ from saliency_jax.training import (
 )
 from saliency_jax.training.checkpoints import Checkpoints, saved_steps
 from saliency_jax.training.damaged import set_aside_damaged
+from saliency_jax.training.known import NOTHING_KNOWN
 from saliency_jax.training.state import TrainState
 from saliency_jax.training.writers import Writer
 from saliency_jax.types import Batch
@@ -103,7 +104,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     # Set-up                                                                   #
     ############################################################################
     source = sources.open_source(config.data.name, config.data.data_dir, "train")
-    known = run_folder.NOTHING_KNOWN
+    known = NOTHING_KNOWN
     if config.stage != "generator":  # which has no classifier
         run_folder.place_own_network(config)
         known = start.known_network(config, workdir)

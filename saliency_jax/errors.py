@@ -122,7 +122,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` as an absl command; an `InputError` is one line and exit code 2.
 
     So is whatever keeps the flags, or a config file that they name, from being read.
-    After Ctrl-C the exit code is 130.
+    After Ctrl-C the exit code is 130. What JAX compiles is kept for the next command
+    (`compilation_cache`).
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -134,6 +135,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         )
         standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
         sys.unraisablehook = _report_unraisable
+        if "jax" in sys.modules:  # which some commands do without
+            from saliency_jax.compilation_cache import use_compilation_cache
+
+            use_compilation_cache()
         try:
             with unwritable_told():
                 main(argv)

@@ -17,8 +17,7 @@ from saliency_jax.models.generator import Generator, create_generator, init_gene
 from saliency_jax.models.weights import count_classes, load_weights, read_weights
 from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
-from saliency_jax.training import run_folder, start
-from saliency_jax.training.checkpoints import restore_networks
+from saliency_jax.training.known import known_of_file, network_values
 
 IMAGE_SIZE = 224
 """Side in pixels where a classifier does not say at which it was trained."""
@@ -96,6 +95,8 @@ def load_generator(workdir: str | Path, checkpoint: str | int = "last") -> Gener
     Raises:
       InputError: the folder is no such run, or has no such checkpoint.
     """
+    from saliency_jax.training.checkpoints import restore_networks
+
     config = read_run_config(workdir, any_stage=True)
     if config["stage"] != "generator":
         raise InputError(
@@ -116,13 +117,16 @@ def load_generator(workdir: str | Path, checkpoint: str | int = "last") -> Gener
 
 
 def _of_run(workdir: Path) -> Loaded:
+    # Orbax and grain take a second to import.
+    from saliency_jax.training.start import restore_classifier
+
     config = read_run_config(workdir)
     size = config["data"]["image_size"]
     output = config["classifier"]["output"]
     if function := config["classifier"].get("function"):
         return Loaded(own_black_box(function, output), workdir, size)
     module = create_classifier(config["classifier"] | {"dtype": "float32"})
-    variables, step = start.restore_classifier(workdir, module, size)
+    variables, step = restore_classifier(workdir, module, size)
     data = config["data"]
     classifier = Classifier(
         variables, module, data["mean"], data["std"], data["class_names"], output
@@ -133,7 +137,7 @@ def _of_run(workdir: Path) -> Loaded:
 def _of_file(network: str, path: Path) -> Loaded:
     backbone = find_backbone(network)
     read_weights(path)  # of a file that is missing or damaged it tells more
-    values = run_folder.network_values(network, start.known_of_file(path))
+    values = network_values(network, known_of_file(path))
     for field, value in values.items():
         if isinstance(value, Unclear):
             raise InputError(

@@ -29,6 +29,7 @@ from tensorflow_datasets.core import splits as tfds_splits
 from saliency_jax.data import plan, workers
 from saliency_jax.data.builders import records
 from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
+from saliency_jax.data.example import MASKS
 from saliency_jax.data.shards import (
     ShardReport,
     data_path,
@@ -37,7 +38,6 @@ from saliency_jax.data.shards import (
     sync_folder,
     write_durably,
 )
-from saliency_jax.data.sources import MASKS
 from saliency_jax.errors import InputError
 
 Asked = dict[str, str | int | float | bool | None]

@@ -15,6 +15,7 @@ from google.protobuf import json_format, message
 from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
+from saliency_jax.data.example import MASKS, Example
 from saliency_jax.data.tfds_features import check_features
 from saliency_jax.errors import InputError
 
@@ -30,32 +31,9 @@ NAME_PATTERN = "[A-Za-z][A-Za-z0-9_]*"
 _OURS = "saliency_jax."
 _IMAGE_FOLDER = "saliency_jax.data.builders.image_folder"
 
-MASKS = ("object_mask", "other_mask")
-"""The pixel masks that an example may have."""
-
 # Features: of the other one of two objects; of any number.
 _OTHER_LABELS = ("other_label", "other_labels")
 _NO_LABELS = np.zeros(0, np.int64)
-
-Example = dict[str, Any]
-"""One image with its annotation.
-
-As a source gives it, `image` and the masks are encoded bytes:
-
-    image          bytes, JPEG or PNG     -> uint8 [H, W, 3] once decoded
-    label          int
-    file_name      str
-    boxes          float32 [N, 4]         ymin, xmin, ymax, xmax, relative
-    boxes_valid    bool    [N]
-    boxes_pixels   int32   [N, 4]         as filed
-    original_size  int32   [2]            (width, height); absent if not filed
-    upright        bool                   whether decoding obeys an EXIF orientation
-    object_mask    bytes, only where the source has masks   -> bool [H, W]
-    other_labels   int64 [n], only where images have several labels: the classes that
-                   `label`, `boxes` and `object_mask` do not tell of
-    other_mask     bytes, only where images have two objects (`shapes_pairs`): of the
-                   other one                                -> bool [H, W]
-"""
 
 
 @dataclasses.dataclass(frozen=True)

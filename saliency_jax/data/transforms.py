@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Num
 
-from saliency_jax.data.sources import MASKS, Example
+from saliency_jax.data.example import MASKS, Example
 from saliency_jax.errors import InputError
 
 cv2.setNumThreads(1)  # grain's threads already keep the cores busy

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 
 from saliency_jax.data import pipeline, sources
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation import judging, rules, table
 from saliency_jax.evaluation.asking import measure_selectivity
@@ -25,7 +26,6 @@ from saliency_jax.report.results import (
     describe_selectivity,
     write_results,
 )
-from saliency_jax.training import run_folder
 
 
 def evaluate(
@@ -124,7 +124,7 @@ def evaluate(
         }
     pictures = draw_pictures(run, source, scores, variant, out)
     how = {
-        **run_folder.environment(),
+        **environment(),
         "opencv": cv2.__version__,
         **describe_run(run),
         "data": source.name,

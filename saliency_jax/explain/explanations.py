@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from saliency_jax import attribution
 from saliency_jax.attribution.scores import probabilities
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.explain.pictures import (
     Picture,
@@ -32,7 +33,6 @@ from saliency_jax.report.figures import PREDICTED, draw_boxes, masked_pair, save
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.heat import heat_grid, overlay
 from saliency_jax.saliency import Masker
-from saliency_jax.training import run_folder
 
 Explain = Callable[..., Float[np.ndarray, "B S S"]]
 """Called as `explain(classifier, images, classes, key=..., batch_size=...)`."""
@@ -282,7 +282,7 @@ def _write_pictures(
 def describe(plan: Plan) -> dict[str, Any]:
     """What made the explanations, for whoever finds them alone."""
     return {
-        **run_folder.environment(),
+        **environment(),
         "methods": list(plan.explainers),
         "image_size": plan.image_size,
         "view": plan.view,

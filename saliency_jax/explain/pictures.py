@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from saliency_jax.data import transforms
-from saliency_jax.data.builders.image_folder import SUFFIXES
-from saliency_jax.data.builders.image_kinds import HANDLING, image_kinds
+from saliency_jax.data.builders.image_kinds import HANDLING, SUFFIXES, image_kinds
 from saliency_jax.data.builders.recipe import UnreadableImage
-from saliency_jax.data.sources import Example
+from saliency_jax.data.example import Example
 from saliency_jax.errors import InputError
 
 View = Literal["whole", "centre"]

@@ -12,7 +12,6 @@ from saliency_jax.metrics.map_boxes import (
     component_boxes,
     grid_boxes,
 )
-from saliency_jax.segmentation import graph_cut
 
 GRAPH_CUT = "graph_cut"
 NAMES = (*RULES, GRAPH_CUT)
@@ -77,6 +76,9 @@ def region_and_box(
     """
     maps = values[None]
     if rule.name == GRAPH_CUT:
+        # SciPy's graphs take half a second to import.
+        from saliency_jax.segmentation import graph_cut
+
         region = graph_cut(square[None], maps)
         return region[0], component_boxes(region)[0]
     normalise = not is_mask

@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from saliency_jax.data import pipeline, sources
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.names import short_names
@@ -33,7 +34,6 @@ from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.table import format_per_cent, format_table
 from saliency_jax.synthesis.adversarial import fgsm, pgd
 from saliency_jax.synthesis.transfer import Attack, rates, try_on_all
-from saliency_jax.training import run_folder
 
 STEP = 1 / 255
 SHOWN = 4  # images in the picture
@@ -150,7 +150,7 @@ def attack_data(
     }
     results = {
         "how": {
-            **run_folder.environment(),
+            **environment(),
             "classifiers": list(classifiers),
             "data": source.name,
             "split": source.split,

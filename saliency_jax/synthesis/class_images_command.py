@@ -21,6 +21,7 @@ from absl import flags
 
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.attribution.scores import probabilities
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.explain.explanations import slug
 from saliency_jax.explain.labels import read_labels
@@ -28,7 +29,6 @@ from saliency_jax.loading import IMAGE_SIZE, load
 from saliency_jax.report.figures import as_uint8, join, save_png, with_header
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.synthesis.class_image import LEGIBLE, Output, class_image
-from saliency_jax.training import run_folder
 
 VARIANTS: dict[str, dict[str, Any]] = {"legible": LEGIBLE, "paper": {}}
 
@@ -142,7 +142,7 @@ def make_class_images(
     save_png(
         out / "class_images.png", with_header(join(list(pictures), axis=1), captions)
     )
-    how = {**run_folder.environment(), "classifier": classifier, "image_size": size}
+    how = {**environment(), "classifier": classifier, "image_size": size}
     how |= {"output": output, "seed": seed, "options": options}
     results = {"how": how, "images": entries}
     write_json(out / "class_images.json", results)

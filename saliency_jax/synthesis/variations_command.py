@@ -23,6 +23,7 @@ from saliency_jax import prng
 from saliency_jax.attribution.asking import ask, with_targets
 from saliency_jax.attribution.named import masker_method, method_of
 from saliency_jax.data import pipeline, sources
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.loading import load, load_generator
@@ -37,7 +38,6 @@ from saliency_jax.synthesis.variations import (
     published_options,
     salient_regions,
 )
-from saliency_jax.training import run_folder
 
 SHOWN_IMAGES, SHOWN_VARIATIONS = 8, 6
 
@@ -208,7 +208,7 @@ def vary(
             f"its image by the rule {box}: choose another --box, --alpha or --method"
         )
     how = {
-        **run_folder.environment(),
+        **environment(),
         "classifier": classifier,
         "generator": generator,
         "data": source.name,

@@ -6,22 +6,17 @@
 <workdir>/earlier_run_<n>/   what an attempt without a checkpoint to resume left
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.models import create
 from saliency_jax.models.black_box import count_classes, own_black_box
@@ -30,6 +25,7 @@ from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from saliency_jax.training.config_values import STAGES, check_values
+from saliency_jax.training.known import NOTHING_KNOWN, Known, network_values
 
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)
@@ -45,22 +41,6 @@ FREE = (
     "model.factory",
     "not_finite",
 )
-
-
-class Known(NamedTuple):
-    """What is known of the network that a run starts from.
-
-    Attributes:
-      source: what knows it, for messages: "weights file PATH" or the like.
-      values: by the names of a config's fields, such as "classifier.padding"; `Unclear`
-        where there is something to know that nobody understands.
-    """
-
-    source: str = ""
-    values: Mapping[str, Any] = {}
-
-
-NOTHING_KNOWN = Known()
 
 
 def place_own_network(config: ConfigDict) -> None:
@@ -171,41 +151,6 @@ def _resolve_function(config: ConfigDict) -> None:
     config.classifier.network = ""
     config.data.mean = config.data.mean or (0.5, 0.5, 0.5)
     config.data.std = config.data.std or (0.5, 0.5, 0.5)
-
-
-def network_values(network: str, known: Known) -> dict[str, Any]:
-    """A network's options and normalisation: what is known, else the network's own.
-
-    Args:
-      network: one of `create.BACKBONES`.
-      known: of what the network's weights are taken from.
-
-    Returns:
-      By the names of a config's fields, those that the network has; `Unclear` where
-      `known` is.
-
-    Raises:
-      InputError: the network is unknown, or what is known is of another network.
-    """
-    backbone = create.find_backbone(network)
-    values = {"data.mean": backbone.mean, "data.std": backbone.std}
-    values |= {f"classifier.{name}": v for name, v in backbone.options.items()}
-    for field, told in known.values.items():
-        name = field.partition(".")[2]
-        if field in values:
-            values[field] = told
-        elif isinstance(told, Unclear):
-            raise InputError(
-                f"{known.source} describes its {told.entry} as {told.text!r}, which is "
-                f"in no known form: mend that entry of its metadata, or remove it"
-            )
-        elif told != create.WITHOUT_OPTION.get(name):
-            raise InputError(
-                f"{known.source} is of a network with {name} = {told!r}, an option "
-                f"that {network} does not have: name the network that it is of "
-                "instead, or remove that entry of the file's metadata"
-            )
-    return values
 
 
 def resolve_network(config: ConfigDict, known: Known) -> None:
@@ -327,45 +272,6 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not name.startswith(FREE)
     ]
-
-
-def environment() -> dict[str, Any]:
-    """Versions, devices and the command: what a figure needs to be believed."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "command": " ".join(sys.argv),
-        "date": datetime.datetime.now().isoformat(timespec="seconds"),
-        "commit": commit_of(Path(__file__).resolve().parents[2]),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def commit_of(folder: Path) -> str:
-    """The commit of the git repository whose root is `folder`.
-
-    Ends in "-dirty" when a tracked file was edited. Empty without git, and where
-    `folder` is no root: an installed package may lie in a repository of another thing.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    try:
-        if git("rev-parse", "--show-toplevel") != str(folder):
-            return ""
-        commit = git("rev-parse", "--verify", "HEAD")
-        edited = git("status", "--porcelain", "--untracked-files=no")
-    except OSError:
-        return ""
-    return f"{commit}-dirty" if commit and edited else commit
 
 
 def write_scores(workdir: Path, scores: dict[str, float]) -> None:

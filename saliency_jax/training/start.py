@@ -21,10 +21,9 @@ from saliency_jax.models.create import (
 )
 from saliency_jax.models.unfold import is_folded, unfold
 from saliency_jax.models.weights import load_weights
-from saliency_jax.models.weights_metadata import read_metadata, told_by_metadata
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import restore_networks, saved_steps
-from saliency_jax.training.run_folder import NOTHING_KNOWN, Known
+from saliency_jax.training.known import NOTHING_KNOWN, Known, known_of_file
 from saliency_jax.types import Batch, PyTree
 
 UNFOLDING_IMAGES = 512
@@ -60,15 +59,6 @@ def known_network(config: ConfigDict, workdir: Path) -> Known:
     if path.is_dir():
         return _known_of_run(path, config)
     return known_of_file(path)
-
-
-def known_of_file(path: Path) -> Known:
-    """What a weights file's metadata tell of its network.
-
-    Raises:
-      InputError: it is not a readable safetensors file.
-    """
-    return Known(f"weights file {path}", told_by_metadata(read_metadata(path)))
 
 
 def _known_of_run(workdir: Path, config: ConfigDict) -> Known:

@@ -10,12 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from saliency_jax.report.figures import save_png
+from saliency_jax.training.tensorboard import (
+    Event,
+    EventsWriter,
+    SessionLog,
+    Summary,
+    summary,
+)
 
 
 class Writer:

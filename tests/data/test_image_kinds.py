@@ -10,7 +10,7 @@ from PIL import Image
 
 from saliency_jax.data import transforms
 from saliency_jax.data.builders import image_kinds, records
-from saliency_jax.data.builders.image_folder import SUFFIXES
+from saliency_jax.data.builders.image_kinds import SUFFIXES
 from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError

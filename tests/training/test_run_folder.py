@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from configs import black_box_shapes, casm_shapes, classifier_shapes
+from saliency_jax.environment import commit_of, environment
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import IMAGENET_MEAN
 from saliency_jax.run_config import read_run_config
@@ -359,7 +360,7 @@ def test_the_best_of_a_continued_run_stays(tmp_path):
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     run_folder.prepare(tmp_path / "run", config())
-    assert run_folder.environment()["commit"] == ""
+    assert environment()["commit"] == ""
 
 
 def test_the_commit_is_that_of_the_own_repository(tmp_path):
@@ -379,13 +380,13 @@ def test_the_commit_is_that_of_the_own_repository(tmp_path):
         ).stdout.strip()
 
     git("init", "-q")
-    assert run_folder.commit_of(repository) == ""
+    assert commit_of(repository) == ""
     git("add", "file")
     git("commit", "-q", "-m", "first")
     head = git("rev-parse", "HEAD")
     (repository / "untracked").write_text("such as a run")
-    assert len(head) == 40 and run_folder.commit_of(repository) == head
-    assert run_folder.commit_of(repository / "inner") == ""
+    assert len(head) == 40 and commit_of(repository) == head
+    assert commit_of(repository / "inner") == ""
     tracked.write_text("edited")
-    assert run_folder.commit_of(repository) == f"{head}-dirty"
-    assert run_folder.commit_of(tmp_path) == ""
+    assert commit_of(repository) == f"{head}-dirty"
+    assert commit_of(tmp_path) == ""

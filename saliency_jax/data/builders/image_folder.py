@@ -12,16 +12,10 @@ from typing import Any
 import numpy as np
 
 from saliency_jax.data.builders import box_rows, records
-from saliency_jax.data.builders.image_kinds import image_kinds
+from saliency_jax.data.builders.image_kinds import SUFFIXES, image_kinds
 from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
-
-# What OpenCV reads (OpenEXR where it was built with it).
-SUFFIXES = frozenset(
-    ".avif .bmp .dib .exr .gif .hdr .jp2 .jpe .jpeg .jpg .pam .pbm .pfm .pgm .pic .png "
-    ".pnm .ppm .pxm .ras .sr .tif .tiff .webp".split()
-)
 
 _SPLIT_OF_FOLDER = {
     "train": "train",

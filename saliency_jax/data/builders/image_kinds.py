@@ -1,4 +1,4 @@
-"""What the header of an image file says that a user may want to know of."""
+"""What the name and the header of an image file say that a user may want to know."""
 
 import io
 import warnings
@@ -6,6 +6,12 @@ import warnings
 from PIL import Image, UnidentifiedImageError
 
 from saliency_jax.data.builders.recipe import UnreadableImage
+
+# What OpenCV reads (OpenEXR where it was built with it).
+SUFFIXES = frozenset(
+    ".avif .bmp .dib .exr .gif .hdr .jp2 .jpe .jpeg .jpg .pam .pbm .pfm .pgm .pic .png "
+    ".pnm .ppm .pxm .ras .sr .tif .tiff .webp".split()
+)
 
 # What the decoder makes of each kind, `transforms.decode` for an image folder.
 HANDLING = {

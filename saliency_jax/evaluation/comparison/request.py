@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 
 from saliency_jax.data import sources
+from saliency_jax.environment import environment
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.classes import check_fit
@@ -33,7 +34,6 @@ from saliency_jax.report.comparison_tables import (
 )
 from saliency_jax.report.files import make_folder
 from saliency_jax.report.html.page import build_page
-from saliency_jax.training import run_folder
 
 THREADS = 4
 REGRESSOR = "box_regressor"  # the name of its row
@@ -118,7 +118,7 @@ def answer(request: Request) -> list[Path]:
         judges=judges,
         memoriser=load_memoriser(request.memoriser, loaded.classifier, size),
         out=Path(request.out),
-        commit=run_folder.environment()["commit"],
+        commit=environment()["commit"],
     )
     if request.supervised:
         rows[REGRESSOR] = supervised(plan.setting)
@@ -165,7 +165,7 @@ def describe(request: Request, plan: Plan) -> dict[str, Any]:
     """What made the figures, for whoever finds them alone."""
     setting = plan.setting
     return {
-        **run_folder.environment(),
+        **environment(),
         "opencv": cv2.__version__,
         "classifier": request.classifier,
         "data": setting.source.name,
