@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
-    Conv,
     batch_norm,
+    conv_layer,
     max_pool_ceil,
     normal_hundredth,
     uniform_fan_in,
@@ -62,7 +62,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Array:
-        x = Conv(
+        x = conv_layer(self.train)(
             self.features,
             (self.side, self.side),
             (self.stride, self.stride),

@@ -17,9 +17,10 @@ from jaxtyping import Array, Float
 from saliency_jax.errors import InputError
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
-    Conv,
     batch_norm,
+    conv_layer,
     he_normal_fan_out,
+    max_pool_3x3,
     uniform_fan_in,
 )
 from saliency_jax.models.weight_names import WeightNames, torch_names
@@ -53,7 +54,10 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"], train: bool) -> Array:
         conv = partial(
-            Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
+            conv_layer(train),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=he_normal_fan_out,
         )
         norm = partial(batch_norm, train=train, dtype=self.dtype, epsilon=self.epsilon)
         strides = (self.stride, self.stride)
@@ -127,7 +131,7 @@ class ResNet(nn.Module):
         if self.stem not in STEMS:
             raise InputError(f"stem {self.stem!r} is unknown; use one of {STEMS}")
         conv = partial(
-            Conv,
+            conv_layer(train),
             self.width,
             use_bias=False,
             dtype=self.dtype,
@@ -141,7 +145,7 @@ class ResNet(nn.Module):
             x = conv((3, 3), (stride, stride), PAD_1)(images_normalised)
         x = nn.relu(batch_norm("bn1", train, self.dtype, self.epsilon)(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), PAD_1)
+            x = max_pool_3x3(x, train)
 
         taps = [x]
         for stage, blocks in enumerate(self.stage_sizes):

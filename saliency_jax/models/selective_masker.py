@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.layers import Conv, batch_norm, he_normal_fan_out, with_rbg
+from saliency_jax.models.layers import (
+    Conv,
+    batch_norm,
+    conv_layer,
+    he_normal_fan_out,
+    with_rbg,
+)
 from saliency_jax.models.masker import upsample
 from saliency_jax.types import Labels
 
@@ -77,7 +83,10 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"], train: bool) -> Array:
         conv = partial(
-            Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
+            conv_layer(train),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=he_normal_fan_out,
         )
         inner = self.features // 4
         y = conv(inner, (1, 1), name="conv1")(x)
@@ -126,7 +135,10 @@ class UpsamplingBlock(nn.Module):
         size = skip.shape[1:3]
         norm = batch_norm("up_bn", train, self.dtype)
         conv = partial(
-            Conv, use_bias=False, dtype=self.dtype, kernel_init=he_normal_fan_out
+            conv_layer(train),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=he_normal_fan_out,
         )
         if self.upsampling == "paper":
             x = nn.ConvTranspose(

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
-    Conv,
     batch_norm,
     check_size,
+    conv_layer,
     he_normal_fan_out,
     max_pool_2x2,
     uniform_fan_in,
@@ -68,7 +68,7 @@ class SmallCnn(nn.Module):
                 x = max_pool_2x2(x, train)
             if number == 2:
                 taps.append(x)
-            x = Conv(
+            x = conv_layer(train)(
                 channels * self.width,
                 (3, 3),
                 padding=1,

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.layers import (
-    Conv,
     batch_norm,
     check_size,
+    conv_layer,
     he_normal_fan_out,
     max_pool_2x2,
     normal_hundredth,
@@ -109,7 +109,7 @@ class VGG(nn.Module):
         number = 0  # torchvision counts ReLU and pooling too
         for block, convolutions in enumerate(self.blocks, start=1):
             for _ in range(convolutions):
-                x = Conv(
+                x = conv_layer(train)(
                     self.width * min(2 ** (block - 1), 8),
                     (3, 3),
                     padding=1,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from saliency_jax.models import layers
+from saliency_jax.models import cpu_gradients
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.layers import Conv
 from tests.models import reproducible
@@ -75,16 +75,18 @@ def depthwise_inputs(batch):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_depthwise_kernels_gradient_on_either_kind_of_device(stride):
     padded, kernel = depthwise_inputs(2)
-    gradient = layers.shifted_products(padded, kernel, stride)
-    at_once = layers.kernel_gradient_at_once(padded, gradient, stride)
-    by_row = layers.kernel_gradient_row_by_row(padded, gradient, stride)
+    gradient = cpu_gradients.shifted_products(padded, kernel, stride)
+    at_once = cpu_gradients.kernel_gradient_at_once(padded, gradient, stride)
+    by_row = cpu_gradients.kernel_gradient_row_by_row(padded, gradient, stride)
     np.testing.assert_allclose(by_row, at_once, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False)])
 def test_the_depthwise_kernels_gradient_loops_on_a_cpu_only(platform, loops):
     padded, kernel = depthwise_inputs(2)
-    total = lambda kernel: jnp.sum(layers.trained_shifted_products(padded, kernel, 1))
+    total = lambda kernel: jnp.sum(
+        cpu_gradients.trained_shifted_products(padded, kernel, 1)
+    )
     traced = jax.jit(jax.grad(total)).trace(kernel)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.while" in text) == loops
@@ -100,9 +102,9 @@ def test_devices_add_up_the_depthwise_kernels_gradient_once():
     squared = lambda convolve: (
         lambda kernel, padded: jnp.sum(convolve(padded, kernel, 1) ** 2)
     )
-    expected = jax.grad(squared(layers.shifted_products))(kernel, padded)
+    expected = jax.grad(squared(cpu_gradients.shifted_products))(kernel, padded)
     step = jax.jit(
-        jax.grad(squared(layers.trained_shifted_products)),
+        jax.grad(squared(cpu_gradients.trained_shifted_products)),
         in_shardings=(replicated, by_batch),
         out_shardings=replicated,
     ).lower(kernel, padded)
@@ -121,7 +123,10 @@ def test_the_depthwise_gradient_in_float64():
         squared = lambda kernel, convolve: jnp.sum(convolve(padded, kernel, 1) ** 2)
         gradients = [
             jax.grad(squared)(kernel, convolve)
-            for convolve in (layers.trained_shifted_products, layers.shifted_products)
+            for convolve in (
+                cpu_gradients.trained_shifted_products,
+                cpu_gradients.shifted_products,
+            )
         ]
     np.testing.assert_allclose(*gradients, rtol=1e-12)
 

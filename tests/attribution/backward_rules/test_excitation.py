@@ -15,7 +15,7 @@ from saliency_jax.attribution.backward_rules.relevance import lrp
 from saliency_jax.attribution.layers import Unit
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.models.layers import shifted_products
+from saliency_jax.models.cpu_gradients import shifted_products
 from saliency_jax.models.squeezenet import SqueezeNet
 from tests.attribution import small_network
 from tests.attribution.backward_rules.twins import twins

@@ -11,7 +11,8 @@ from flax import nnx
 from saliency_jax.attribution.backward_rules.relevance import lrp
 from saliency_jax.attribution.gradients.plain import input_x_gradient
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.models.layers import conv_or_product, shifted_products
+from saliency_jax.models.cpu_gradients import shifted_products
+from saliency_jax.models.layers import conv_or_product
 from tests.attribution.backward_rules.relevance_network import (
     BIAS_1,
     BIAS_2,

@@ -6,7 +6,7 @@ import numpy as np
 from saliency_jax.attribution.backward_rules.sums import count_uses, find_sums
 from saliency_jax.attribution.program import trace
 from saliency_jax.models.classifier import Classifier
-from saliency_jax.models.layers import shifted_products
+from saliency_jax.models.cpu_gradients import shifted_products
 from tests.attribution.small_network import classifier, images
 
 X = jnp.asarray(images(1))
