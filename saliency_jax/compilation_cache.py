@@ -15,16 +15,19 @@ def use_compilation_cache() -> None:
     That is `$XDG_CACHE_HOME/saliency_jax/<processor>`, by default in `~/.cache`. JAX's
     own settings come first: `JAX_COMPILATION_CACHE_DIR` names another folder,
     `JAX_ENABLE_COMPILATION_CACHE=false` does without. So does a folder that cannot be
-    made, or that others may write to: what is in it is run.
+    made, or that others may write to: what is in it is run. Nothing is ever deleted;
+    anyone may, at any time. JAX says so of an entry that a kill has cut off, and
+    compiles.
     """
     if jax.config.jax_compilation_cache_dir:
         return
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = caches / "saliency_jax" / _processor()
+        str(folder).encode()  # JAX's configuration takes no other bytes
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
-    except (OSError, RuntimeError):  # the latter without a home
+    except (OSError, RuntimeError, UnicodeError):  # the second without a home
         return
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if found.st_uid == os.getuid() and not others_write:

@@ -61,9 +61,11 @@ def test_what_others_may_write_is_not_run(tmp_path):
         {"JAX_COMPILATION_CACHE_DIR": "other"},
         {"XDG_CACHE_HOME": "/dev/null/none"},
         {"XDG_CACHE_HOME": "", "HOME": "/dev/null"},
+        {"XDG_CACHE_HOME": "/tmp/\udcff"},
     ],
 )
 def test_what_the_user_sets_comes_first(settings, tmp_path):
+    (tmp_path / "caches").mkdir()
     if "JAX_COMPILATION_CACHE_DIR" in settings:
         settings = {name: str(tmp_path / value) for name, value in settings.items()}
     assert hits(tmp_path / "caches", **settings) == 0

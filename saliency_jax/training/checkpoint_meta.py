@@ -32,7 +32,9 @@ def read_last(meta: Mapping[str, Any]) -> tuple[list[int], int]:
     """
     names, process_count = meta["pool"], meta["process_count"]
     # Both become parts of paths.
-    if not isinstance(names, list) or not all(type(name) is int for name in names):
+    if not isinstance(names, list) or not all(
+        type(name) is int and 0 <= name < 2**31 for name in names
+    ):
         raise ValueError(f"meta has pool = {names!r}: expected a list of steps")
     if type(process_count) is not int or process_count < 1:
         raise ValueError(

@@ -64,8 +64,14 @@ def read(folder: Path, pool: ClassifierPool, names: list[int]) -> ClassifierPool
       names: of the entries, in the order of their slots.
 
     Raises:
-      InputError: a file is missing or damaged.
+      InputError: a file is missing or damaged, or there are more than slots.
     """
+    if len(names) > len(pool.saved_at):
+        raise InputError(
+            f"the checkpoint names {len(names)} pool entries for "
+            f"{len(pool.saved_at)} slots: put back the pool_slots that it was saved "
+            "with, or start a new run in another workdir"
+        )
     stacked = {"params": pool.params, "batch_stats": pool.batch_stats}
     host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stacked)
     flat = flax.traverse_util.flatten_dict(host, keep_empty_nodes=True, sep="/")
@@ -78,6 +84,14 @@ def read(folder: Path, pool: ClassifierPool, names: list[int]) -> ClassifierPool
                 f"pool entry {path} of the checkpoint cannot be read ({error}): "
                 "restore the file, or start a new run in another workdir"
             ) from error
+        arrays = {name: x for name, x in flat.items() if isinstance(x, np.ndarray)}
+        if entry.keys() != arrays.keys() or any(
+            value.shape != arrays[leaf].shape[1:] for leaf, value in entry.items()
+        ):
+            raise InputError(
+                f"pool entry {path} of the checkpoint is of another network: restore "
+                "the file, or start a new run in another workdir"
+            )
         for leaf, value in entry.items():
             flat[leaf][slot] = value
     host = flax.traverse_util.unflatten_dict(flat, sep="/")
@@ -95,7 +109,8 @@ def read(folder: Path, pool: ClassifierPool, names: list[int]) -> ClassifierPool
 def keep_only(folder: Path, names: Collection[int]) -> None:
     """Deletes all other entries, and what is left of a write that was cut short."""
     for path in folder.glob("*.safetensors"):
-        if int(path.stem) not in names:
+        # Else it is none of ours, such as a user's copy of one.
+        if path.stem.isdecimal() and int(path.stem) not in names:
             path.unlink()
     for path in folder.glob("*.partial"):
         path.unlink()

@@ -198,6 +198,7 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
     Raises:
       InputError: when it cannot be written, or holds a run of another config.
     """
+    _check_places(workdir)
     is_continued = bool(saved_steps(workdir, "last"))
     if is_continued:
         filed = read_run_config(workdir, any_stage=True)
@@ -221,14 +222,41 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
         ) from error
 
 
+def _check_places(workdir: Path) -> None:
+    """Notices at the start what the end of a run would fall over."""
+    folders = ("checkpoints", "checkpoints/pool", "pictures", "tensorboard")
+    for name in folders:
+        path = workdir / name
+        if path.exists() and not path.is_dir():
+            raise InputError(
+                f"{path} is a file, where a run has a folder: move it away, or choose "
+                "another --workdir"
+            )
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "validation.json",
+    ):
+        path = workdir / name
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"{path} is no file, where a run has one: move it away, or choose "
+                "another --workdir"
+            )
+
+
 def _filed_environments(workdir: Path) -> list[dict[str, Any]]:
     """Those of the earlier starts in this folder."""
     path = workdir / "environment.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["runs"]
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        if not isinstance(runs, list):
+            raise TypeError("runs is no list")
+        return runs
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as the environments of a run's starts ({error!r}): "
             "move it away to go on"

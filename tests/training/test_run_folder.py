@@ -2,14 +2,12 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import jax
 import pytest
 
 from configs import black_box_shapes, casm_shapes, classifier_shapes
-from saliency_jax.environment import commit_of, environment
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import IMAGENET_MEAN
 from saliency_jax.run_config import read_run_config
@@ -357,36 +355,24 @@ def test_the_best_of_a_continued_run_stays(tmp_path):
     assert saved_steps(tmp_path, "best") == [3]
 
 
-def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    run_folder.prepare(tmp_path / "run", config())
-    assert environment()["commit"] == ""
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "pictures"])
+def test_a_file_where_a_folder_belongs(name, tmp_path):
+    place = tmp_path / "run" / name
+    place.parent.mkdir()
+    place.write_text("")
+    with pytest.raises(InputError, match=f"{place} is a file"):
+        run_folder.prepare(tmp_path / "run", config())
 
 
-def test_the_commit_is_that_of_the_own_repository(tmp_path):
-    repository = tmp_path / "repository"
-    (repository / "inner").mkdir(parents=True)
-    tracked = repository / "file"
-    tracked.write_text("as committed")
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "validation.json"])
+def test_a_folder_where_a_file_belongs(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name} is no file"):
+        run_folder.prepare(tmp_path, config())
 
-    def git(*arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        return subprocess.run(
-            ["git", *who, *arguments],
-            cwd=repository,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
 
-    git("init", "-q")
-    assert commit_of(repository) == ""
-    git("add", "file")
-    git("commit", "-q", "-m", "first")
-    head = git("rev-parse", "HEAD")
-    (repository / "untracked").write_text("such as a run")
-    assert len(head) == 40 and commit_of(repository) == head
-    assert commit_of(repository / "inner") == ""
-    tracked.write_text("edited")
-    assert commit_of(repository) == f"{head}-dirty"
-    assert commit_of(tmp_path) == ""
+@pytest.mark.parametrize("text", ['{"runs": 5}', "[" * 100_000, "5", "{}", "\0"])
+def test_environments_of_another_kind(text, tmp_path):
+    (tmp_path / "environment.json").write_text(text)
+    with pytest.raises(InputError, match="environment.json cannot be read"):
+        run_folder.prepare(tmp_path, config())
