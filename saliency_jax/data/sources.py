@@ -3,7 +3,6 @@
 import bisect
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from google.protobuf import json_format, message
+from google.protobuf import message
 from jaxtyping import Int
 from tensorflow_datasets.proto import tf_example_pb2
 
 from saliency_jax.data.example import MASKS, Example
+from saliency_jax.data.prepared_files import (
+    UNREADABLE,
+    check_metadata,
+    check_shard_sizes,
+    read_information,
+    read_object,
+)
 from saliency_jax.data.tfds_features import check_features
 from saliency_jax.errors import InputError
 
@@ -151,7 +157,7 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         file of it damaged; a file of records, when an example in it is asked for.
     """
     builder = _open_builder(name, data_dir)
-    info, folder = builder.info, builder.data_path
+    info, folder = builder.info, Path(builder.data_path)
     if split not in info.splits:
         raise InputError(
             f"{name} has no split {split!r}: it must be one of {', '.join(info.splits)}"
@@ -170,6 +176,10 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
         ) from None
     metadata: Mapping[str, Any] = info.metadata or {}
     shards = info.splits[split].file_instructions
+    try:
+        check_shard_sizes({Path(shard.filename): shard.take for shard in shards})
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder / "dataset_info.json", folder, error) from None
     return Source(
         name=name,
         split=split,
@@ -258,15 +268,14 @@ def read_builder(folder: Path) -> tfds.core.DatasetBuilder:
     """
     path = folder / "dataset_info.json"
     try:
-        information = json.loads(path.read_bytes())
-        ours = information.get("moduleName", "").startswith(_OURS)
+        ours = read_information(path).module_name.startswith(_OURS)
         # TFDS's own sets need not have metadata, nor names of classes; TFDS does
         # without damaged names, and reads damaged metadata only when asked for it.
         path = folder / "features.json"
-        check_features(json.loads(path.read_bytes()))
+        check_features(read_object(path))
         path = folder / "metadata.json"
         if ours or path.exists():
-            json.loads(path.read_bytes())
+            check_metadata(read_object(path))
         path = folder
         builder = tfds.builder_from_directory(folder)
         path = folder / "label.labels.txt"
@@ -276,13 +285,14 @@ def read_builder(folder: Path) -> tfds.core.DatasetBuilder:
             classes = builder.info.features["label"].num_classes
             if names != classes:
                 raise ValueError(f"it names {names} of {classes} classes")
-    except (OSError, ValueError, LookupError, TypeError, json_format.Error) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, folder, error) from None
     return builder
 
 
 def _unreadable(path: Path, folder: Path, error: Exception) -> InputError:
-    reason = getattr(error, "strerror", None) or error
+    # Protobuf's errors quote what they refuse, at any length.
+    reason = str(getattr(error, "strerror", None) or error)[:300]
     return InputError(
         f"{path} cannot be read ({reason}): delete {folder} and prepare it again"
     )
@@ -295,10 +305,10 @@ def _is_image_folder(name: str, data_dir: Path) -> bool:
     if folder is None:
         return False
     try:
-        information = json.loads((folder / "dataset_info.json").read_text())
-    except (OSError, ValueError):
+        information = read_information(folder / "dataset_info.json")
+    except UNREADABLE:
         return True  # who opens it is told what is wrong
-    return information.get("moduleName") == _IMAGE_FOLDER
+    return information.module_name == _IMAGE_FOLDER
 
 
 def _version_folder(folder: Path) -> Path | None:
@@ -306,7 +316,7 @@ def _version_folder(folder: Path) -> Path | None:
     versions = [
         (tuple(int(part) for part in path.parent.name.split(".")), path.parent)
         for path in folder.glob("*.*.*/dataset_info.json")
-        if path.parent.name.replace(".", "").isdigit()
+        if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", path.parent.name)
     ]
     return max(versions)[1] if versions else None
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 from jaxtyping import Array, Key
 
 from saliency_jax.errors import InputError
@@ -18,6 +17,10 @@ from saliency_jax.models.weights_metadata import unreadable_safetensors
 from saliency_jax.types import PyTree
 
 TORCH_SUFFIXES = (".pth", ".pt")
+SAFETENSORS_DTYPES = (
+    *("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8"),
+    *("U64", "U32", "U16", "U8", "BOOL"),
+)
 WRAPPERS = ("state_dict", "model")  # where PyTorch's training scripts nest the weights
 NAMES_SHOWN = 10
 
@@ -39,14 +42,26 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             f"weights file {path} {kind}; give a .safetensors or .pth file"
         )
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.numpy.load_file(path)
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise unreadable_safetensors(path, error) from error
+        return _read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     raise InputError(
         f"weights file {path} is of an unknown kind; expected .safetensors or .pth"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            unknown = sorted(n for n in dtypes if dtypes[n] not in SAFETENSORS_DTYPES)
+            if not unknown:
+                return {name: file.get_tensor(name) for name in dtypes}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise unreadable_safetensors(path, error) from error
+    raise InputError(
+        f"weights file {path} has tensor {unknown[0]} of dtype {dtypes[unknown[0]]}: "
+        f"expected one of {', '.join(SAFETENSORS_DTYPES)}; save the tensors as float32"
     )
 
 

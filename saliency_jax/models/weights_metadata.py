@@ -11,11 +11,13 @@ answers without a word:
     architecture  ... width 1.0 ... | ... alpha 0.75 ...  and  ... eps 1e-5 ...
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import safetensors
 
 from saliency_jax.errors import InputError
@@ -24,6 +26,8 @@ from saliency_jax.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 NUMBER = r"([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)"
 DIVIDED = re.compile(rf"\buint8 */ *{NUMBER} *- *{NUMBER}$")
 SCALED = re.compile(rf"\( *uint8 *- *{NUMBER} *\) *\* *{NUMBER}$")
+# As Python's floats: a comparison with NumPy's warns of what is larger.
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 WIDTH = re.compile(rf"\b(?:width|alpha) {NUMBER}")
 EPSILON = re.compile(rf"\beps {NUMBER}")
 PADDING_STARTS = {
@@ -93,13 +97,17 @@ def normalisation(
         return Unclear("input", text), Unclear("input", text)
     if "ImageNet mean/std" in text:
         return IMAGENET_MEAN, IMAGENET_STD
+    mean = std = math.nan
     if found := DIVIDED.search(text):
         divisor, shift = (float(number) for number in found.groups())
-        return 3 * (shift * divisor / 255,), 3 * (divisor / 255,)
-    if found := SCALED.search(text):
+        mean, std = shift * divisor / 255, divisor / 255
+    elif found := SCALED.search(text):
         shift, factor = (float(number) for number in found.groups())
-        return 3 * (shift / 255,), 3 * (1 / (255 * factor),)
-    return Unclear("input", text), Unclear("input", text)
+        mean, std = shift / 255, 1 / (255 * factor) if factor else math.inf
+    # No input was scaled by nought or infinity, and the networks reckon in float32.
+    if not (mean <= HUGE and TINY <= std <= HUGE):
+        return Unclear("input", text), Unclear("input", text)
+    return 3 * (mean,), 3 * (std,)
 
 
 def _padding(text: str) -> str | Unclear:

@@ -1,5 +1,6 @@
 """Reading weights: what fits is exact, what does not is one line, nothing is run."""
 
+import json
 import os
 import pickle
 import sys
@@ -16,7 +17,11 @@ from saliency_jax.models.create import create_backbone
 from saliency_jax.models.masker import CasmMasker
 from saliency_jax.models.resnet import ResNet
 from saliency_jax.models.weight_names import torch_shape
-from saliency_jax.models.weights import load_weights, read_weights
+from saliency_jax.models.weights import (
+    SAFETENSORS_DTYPES,
+    load_weights,
+    read_weights,
+)
 from tests.models import reproducible
 
 
@@ -232,6 +237,43 @@ def test_truncated_safetensors(arrays, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="not a readable safetensors"):
         read_weights(path)
+
+
+def save_raw(path, dtype, num_bytes):
+    """Files eight numbers of a dtype that NumPy may lack."""
+    tensor = {"dtype": dtype, "shape": [8], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"fc.bias": tensor}).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(num_bytes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_bytes"),
+    [
+        ("F4", 4),
+        ("F6_E2M3", 6),
+        ("F8_E4M3", 8),
+        ("F8_E5M2", 8),
+        ("F8_E8M0", 8),
+        ("C64", 64),
+    ],
+)
+def test_dtypes_that_no_weights_are_taken_from(dtype, num_bytes, tmp_path, module):
+    path = tmp_path / "weights.safetensors"
+    save_raw(path, dtype, num_bytes)
+    message = message_of(path, module)
+    assert message.startswith(
+        f"weights file {path} has tensor fc.bias of dtype {dtype}"
+    )
+    assert message.endswith("save the tensors as float32")
+
+
+def test_every_other_dtype_is_read(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for dtype in SAFETENSORS_DTYPES:
+        bits = 8 if dtype == "BOOL" else int(dtype.lstrip("BFIU"))
+        save_raw(path, dtype, bits)
+        assert read_weights(path)["fc.bias"].shape == (8,)
 
 
 def test_unknown_suffix(tmp_path):

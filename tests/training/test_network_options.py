@@ -245,6 +245,18 @@ def test_normalisations_by_hand(text, mean, std):
         "uint8/127.5-1",
         "RGB, uint8/255-0.485,0.456",
         "RGB, uint8/255",
+        "RGB (uint8 - 9)*0",
+        "RGB, uint8/0-1",
+        f"RGB, uint8/{'9' * 400}-1",
+        f"RGB, uint8/255-{'9' * 400}",
+        "RGB, uint8/1e200-1e200",
+        f"RGB, (uint8 - {'9' * 400}) * 1",
+        f"RGB, (uint8 - 1) * {'9' * 400}",
+        "RGB, (uint8 - 1) * 1e-320",
+        "RGB, (uint8 - 1) * 1e-999",
+        "RGB, (uint8 - 1) * 1e308",
+        "RGB, (uint8 - 1) * 1e45",
+        "RGB, uint8/255-1e39",
     ],
 )
 def test_normalisations_that_are_not_guessed(text):
