@@ -5,15 +5,17 @@ import os
 from typing import Any
 
 # OpenCV reads it when it is imported. By default a file of some kilobytes can make it
-# take 3 GB; this many pixels take half of one, and are as many as Pillow reads.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
+# take 3 GB; `data/builders/image_memory.py` says where the number comes from.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "111848106")
 
 from saliency_jax.errors import InputError
 
 _LAZY = {
     "Classifier": "saliency",
     "Masker": "saliency",
+    "export_masker": "export.exporting",
     "load_classifier": "loading",
+    "load_exported": "export.loading",
     "load_masker": "saliency",
     "saliency_fn": "saliency",
 }

@@ -46,6 +46,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"no {kind} {name!r}{meant}: use one of {', '.join(known)}"
 
 
+def shortened(text: str) -> str:
+    """What a file holds, for a message: cut where it is long."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @contextlib.contextmanager
 def unwritable_told() -> Iterator[None]:
     """Makes an `InputError` of what a full or read-only disk leads to, in any thread.

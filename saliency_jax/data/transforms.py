@@ -1,7 +1,7 @@
 """Pure image transforms in numpy and OpenCV; boxes and pixel masks move along.
 
 Worker threads and processes run these: no JAX here. A transform takes a decoded
-`Example` (see `sources`) and returns a new one; what is random takes an `rng`.
+`Example` (see `example`) and returns a new one; what is random takes an `rng`.
 """
 
 import math
@@ -12,6 +12,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Num
 
+from saliency_jax.data.builders.image_memory import (
+    PNG,
+    has_too_many_pixels,
+    png_chunks,
+)
 from saliency_jax.data.example import MASKS, Example
 from saliency_jax.errors import InputError
 
@@ -24,7 +29,6 @@ AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 UPRIGHT = cv2.IMREAD_COLOR
 
 _JPEG = b"\xff\xd8"
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode_pixels(encoded: bytes, flags: int) -> np.ndarray | None:
@@ -32,29 +36,23 @@ def decode_pixels(encoded: bytes, flags: int) -> np.ndarray | None:
 
     Nor are those of a PNG file with a chunk that is longer than the rest of the file.
     OpenCV makes room for a chunk before it reads it: 3.5 GB for one of 174 bytes, which
-    the fuzz run found. Nor those of an image of more pixels than `saliency_jax` lets
-    OpenCV read.
+    the fuzz run found. Nor those of an image that would take too much memory
+    (`image_memory`).
 
     Args:
       encoded: the bytes of the file.
       flags: of `cv2.imdecode`.
     """
-    if encoded.startswith(_PNG) and not _has_whole_chunks(encoded):
+    if encoded.startswith(PNG) and any(
+        end > len(encoded) for _, end in png_chunks(encoded)
+    ):
+        return None
+    if has_too_many_pixels(encoded):
         return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error:  # a format left out of this OpenCV, or too many pixels
         return None
-
-
-def _has_whole_chunks(encoded: bytes) -> bool:
-    place = len(_PNG)
-    while place < len(encoded):
-        length, kind = encoded[place : place + 4], encoded[place + 4 : place + 8]
-        place += 12 + int.from_bytes(length, "big")
-        if kind == b"IEND":  # what comes behind it is nobody's
-            break
-    return place <= len(encoded)
 
 
 def decode(example: Example) -> Example:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 
 from saliency_jax.data import transforms
 from saliency_jax.data.builders.image_kinds import HANDLING, SUFFIXES, image_kinds
+from saliency_jax.data.builders.image_memory import read_image_file
 from saliency_jax.data.builders.recipe import UnreadableImage
 from saliency_jax.data.example import Example
 from saliency_jax.errors import InputError
@@ -76,12 +77,14 @@ def read_picture(path: Path) -> Picture:
     """Reads a picture, whatever its depth, colours and orientation.
 
     Raises:
-      InputError: it is none, has too many pixels for the memory, or is a line.
+      InputError: it is none, is too large for the memory, or is a line.
     """
     if path.exists() and not path.is_file():  # reading a pipe would never end
         raise InputError(f"{path} is no file: expected a picture")
     try:
-        encoded = path.read_bytes()
+        encoded = read_image_file(path)
+    except UnreadableImage as error:
+        raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error
     if not encoded:

@@ -29,6 +29,7 @@ COUNTS = {
     "log.evaluate_every": (1, math.inf),
     "log.picture_every": (1, math.inf),
     "classifier.num_classes": (1, math.inf),
+    "encoder.num_classes": (0, math.inf),
     "width": (0, math.inf),
     "masker.features": (1, math.inf),
     "casm.pool_slots": (1, math.inf),

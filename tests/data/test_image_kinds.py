@@ -1,6 +1,8 @@
 """Images of every kind and format: what the decoder makes of them, and the report."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -9,12 +11,13 @@ import pytest
 from PIL import Image
 
 from saliency_jax.data import transforms
-from saliency_jax.data.builders import image_kinds, records
+from saliency_jax.data.builders import image_kinds, image_memory, records
 from saliency_jax.data.builders.image_kinds import SUFFIXES
 from saliency_jax.data.prepare import prepare
 from saliency_jax.data.sources import open_source
 from saliency_jax.errors import InputError
 from tests.data.unusual_pictures import exif, picture, saved, unusual_pictures
+from tests.reliability.doors import png_chunk, tiff_turned
 
 
 def _assert_alike(found: np.ndarray, expected: np.ndarray, tolerance: int) -> None:
@@ -125,12 +128,42 @@ def test_a_format_that_opencv_cannot_decode_is_skipped(tmp_path, capsys):
 
 
 def test_an_image_too_large_for_the_memory_is_unreadable(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     large = saved(Image.new("L", (80, 80)), "PNG")
     small = saved(Image.new("L", (8, 8)), "PNG")
-    with pytest.raises(InputError, match="large.png has more than"):
-        image_kinds.image_kinds(large, "large.png")
+    for module, limit in ((Image, "MAX_IMAGE_PIXELS"), (image_memory, "MOST_PIXELS")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, limit, 1000)
+            with pytest.raises(InputError, match="large.png has more than"):
+                image_kinds.image_kinds(large, "large.png")
     assert image_kinds.image_kinds(small, "small.png") == ["greyscale"]
+
+
+def _png_with(chunk: bytes) -> bytes:
+    png = saved(Image.fromarray(picture()), "PNG")
+    return png[:33] + chunk + png[33:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _png_with(png_chunk(b"eXIf", b"MM\0*")),
+        _png_with(png_chunk(b"iTXt", b"exif\0\0\0\0\0words")),
+        _png_with(png_chunk(b"zTXt", b"exif\0\0" + zlib.compress(b"words"))),
+        b"DDS " + struct.pack("<4I", 124, 0x1007, 16, 16) + bytes(300),
+        b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(100),
+    ],
+)
+def test_a_header_that_pillow_stumbles_over_tells_of_no_kind(content):
+    assert image_kinds.image_kinds(content, "odd.png") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "orientation", "rotated"),
+    [(2, b"6\0", False), (7, b"abc", False), (3, b"\6\0", True)],
+)
+def test_only_a_whole_number_is_an_orientation(kind, orientation, rotated):
+    kinds = image_kinds.image_kinds(tiff_turned(kind, orientation), "odd.tiff")
+    assert kinds == ["greyscale"] + ["EXIF-rotated"] * rotated
 
 
 def test_one_pixel_is_enough_to_train_on(tmp_path):

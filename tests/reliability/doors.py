@@ -1,5 +1,6 @@
 """The readers of what comes from outside, each with files that it reads."""
 
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,41 @@ def _pictures() -> tuple[bytes, ...]:
     written += [(".pam", pixels), (".sr", pixels), (".avif", pixels)]
     written += [(".hdr", np.float32(pixels)), (".pfm", np.float32(pixels))]
     written += [(".jp2", np.tile(pixels, (3, 3, 1)))]
-    return tuple(cv2.imencode(kind, values)[1].tobytes() for kind, values in written)
+    usual = [cv2.imencode(kind, values)[1].tobytes() for kind, values in written]
+    return (*usual, *_with_odd_headers(pixels))
+
+
+def _with_odd_headers(pixels: np.ndarray) -> tuple[bytes, ...]:
+    """Pictures that OpenCV reads and whose headers Pillow stumbles over, or nearly."""
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    chunks = (
+        png_chunk(b"eXIf", b"MM\0*"),
+        png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6" + bytes(6)),
+        png_chunk(b"iTXt", b"exif\0\0\0\0\0words"),
+        png_chunk(b"zTXt", b"exif\0\0" + zlib.compress(b"words")),
+    )
+    ascii_text, undefined = 2, 7
+    return tuple(png[:33] + chunk + png[33:] for chunk in chunks) + tuple(
+        tiff_turned(*orientation)
+        for orientation in ((ascii_text, b"6\0"), (undefined, b"abc"), (3, b"\6\0"))
+    )
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
+
+
+def tiff_turned(kind: int, orientation: bytes) -> bytes:
+    """A grey TIFF of 8x8 pixels, with an orientation of one of TIFF's kinds."""
+    short = lambda tag, value: struct.pack("<HHIHH", tag, 3, 1, value, 0)
+    count = len(orientation) if kind != 3 else 1
+    entries = [short(256, 8), short(257, 8), short(258, 8), short(259, 1)]
+    entries += [short(262, 1), short(273, 8)]
+    entries += [struct.pack("<HHI", 274, kind, count) + orientation.ljust(4, b"\0")]
+    entries += [short(277, 1), short(278, 8), short(279, 64)]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + 64) + bytes(range(64)) + directory
 
 
 def _weights() -> tuple[bytes, ...]:

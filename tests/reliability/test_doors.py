@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,12 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import saliency_jax
+from saliency_jax.data.builders.box_rows import read_rows
+from saliency_jax.data.builders.image_memory import MOST_PIXELS
 from saliency_jax.data.builders.records import PixelBox, relative_box
+from saliency_jax.data.transforms import UPRIGHT, decode_pixels
 from saliency_jax.errors import InputError
+from saliency_jax.explain.pictures import read_picture
 from saliency_jax.metrics.raw_maps import checked_maps, min_max_normalised
 from saliency_jax.synthesis.variations import box_masks, checked_regions
 from tests.commands import start
-from tests.reliability.doors import DOORS, bomb, damaged, is_refused
+from tests.reliability.doors import DOORS, bomb, damaged, is_refused, png_chunk
 
 quickly = settings(
     max_examples=60,
@@ -48,6 +54,24 @@ def test_what_a_file_has_between_line_breaks_is_told_in_one_line(tmp_path):
     assert is_refused(DOORS["CSV boxes"], b'"a/1, 2.jpgQ\n\rP', tmp_path)
 
 
+@pytest.mark.parametrize(
+    "row", ["a," * 10**6, f"a.png,0,0,1,{'9' * 4000},{'b' * 9**5}"]
+)
+def test_a_message_quotes_little_of_a_row(row, tmp_path):
+    (tmp_path / "boxes.csv").write_text(row)
+    with pytest.raises(InputError) as refused:
+        list(read_rows(tmp_path / "boxes.csv", "ab"))
+    assert len(str(refused.value)) < 500
+
+
+def test_a_message_quotes_little_of_a_box():
+    with pytest.raises(
+        InputError, match=r"\(0, 0, 1, 9+\.\.\. lies outside"
+    ) as refused:
+        relative_box(PixelBox(0, 0, 1, int("9" * 4000)), 30, 20, "it")
+    assert len(str(refused.value)) < 300
+
+
 def test_a_chunk_longer_than_its_file_never_reaches_opencv(tmp_path, monkeypatch):
     """It would make room first: 3.5 GB for 174 bytes that the fuzz run found."""
     whole = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
@@ -64,23 +88,23 @@ def test_an_image_bomb_is_refused(side, tmp_path):
     assert not is_refused(DOORS["pictures"], bomb(1, 1), tmp_path)
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
-
-
 def test_a_bomb_that_pillow_does_not_know_is_refused(tmp_path):
     """82 kB that OpenCV, left to itself, makes 3.85 GiB of: a reviewer's."""
     side, squeeze = 26_000, zlib.compressobj(9)
     rows = [squeeze.compress(bytes(1 + side // 8)) for _ in range(side)]
     (tmp_path / "bomb.png").write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
-        + _chunk(b"tEXt", b"a\0b")[:-4]
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + png_chunk(b"tEXt", b"a\0b")[:-4]
         + b"away"
-        + _chunk(b"IDAT", b"".join(rows) + squeeze.flush())
-        + _chunk(b"IEND", b"")
+        + png_chunk(b"IDAT", b"".join(rows) + squeeze.flush())
+        + png_chunk(b"IEND", b"")
     )
+    assert _decoded(tmp_path / "bomb.png") == "None"
+
+
+def _decoded(path: Path) -> str:
+    """What a fresh process makes of an image; it must stay below 1 GiB."""
     program = (
         "import sys, pathlib\n"
         "from saliency_jax.data.transforms import UPRIGHT, decode_pixels\n"
@@ -89,10 +113,65 @@ def test_a_bomb_that_pillow_does_not_know_is_refused(tmp_path):
         "print(decode_pixels(encoded, UPRIGHT))\n"
         "print(peak_gib())"
     )
-    found, errors = start("-c", program, tmp_path / "bomb.png").communicate(timeout=60)
+    found, errors = start("-c", program, path).communicate(timeout=60)
     pixels, gib = found.split()
-    assert pixels == "None", errors
-    assert float(gib) < 1
+    assert float(gib) < 1, errors
+    return pixels
+
+
+def _hdr(side: int) -> bytes:
+    """A grey Radiance file; its size is told after a decoy."""
+    runs = [min(127, side - start) for start in range(0, side, 127)]
+    row = b"\2\2" + side.to_bytes(2) + bytes(b for n in runs for b in (n + 128, 9)) * 4
+    head = b"#?RADIANCE\n# -Y 1 +X 1\nFORMAT=32-bit_rle_rgbe\n\n"
+    return head + b"-Y %d +X %d\n" % (side, side) + row * side
+
+
+def test_an_hdr_bomb_is_refused(tmp_path):
+    """10 MB of which OpenCV makes 2.44 GiB: a reviewer's."""
+    (tmp_path / "bomb.hdr").write_bytes(_hdr(13_000))
+    assert _decoded(tmp_path / "bomb.hdr") == "None"
+
+
+def _moving(side: int) -> bytes:
+    """A PNG file whose header promises an animation of so many pixels."""
+    still = bomb(side, side)
+    return still[:33] + png_chunk(b"acTL", bytes([0, 0, 0, 2, 0, 0, 0, 0])) + still[33:]
+
+
+def _jpeg_2000(side: int) -> bytes:
+    encoded = bytearray(cv2.imencode(".jp2", np.zeros((99, 99, 3), np.uint8))[1])
+    size = struct.pack(">II", side, side)
+    for name, place in ((b"ihdr", 4), (b"\xff\x4f\xff\x51", 8)):
+        start_of_size = encoded.index(name) + place
+        encoded[start_of_size : start_of_size + 8] = size
+    return bytes(encoded)
+
+
+@pytest.mark.parametrize("made", [_hdr, _moving, _jpeg_2000])
+def test_what_takes_much_memory_for_a_pixel_has_a_limit_of_its_own(
+    made, tmp_path, monkeypatch
+):
+    """15 or 20 bytes a pixel; at 10,000 pixels a side none reaches OpenCV."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    path = tmp_path / "picture"
+    path.write_bytes(made(10_000))
+    assert decode_pixels(path.read_bytes(), UPRIGHT) is None
+    with pytest.raises(InputError, match=r"picture has more than \d\d,\d{3},\d{3} pix"):
+        read_picture(path)
+
+
+def test_opencv_is_told_the_limit():
+    text = Path(saliency_jax.__file__).read_text()
+    assert f'"OPENCV_IO_MAX_IMAGE_PIXELS", "{MOST_PIXELS}"' in text
+
+
+def test_a_picture_of_gigabytes_is_not_read_into_memory(tmp_path):
+    path = tmp_path / "big.png"
+    with path.open("wb") as file:
+        file.truncate(6 * 2**30)
+    with pytest.raises(InputError, match="big.png is larger than 512 MiB"):
+        read_picture(path)
 
 
 @quickly

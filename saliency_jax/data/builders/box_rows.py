@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saliency_jax.data.builders.recipe import FiledRow
 from saliency_jax.data.builders.records import PixelBox
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, shortened
 
 _BOX = ("path", *PixelBox._fields)
 _WITH_CLASS = (*_BOX, "class")
@@ -50,12 +50,12 @@ def read_rows(path: Path, class_names: Sequence[str]) -> Iterator[FiledRow]:
         if len(row) != len(columns) or not whole:
             raise InputError(
                 f"{path}:{line}: {','.join(columns)} was expected, the edges as whole "
-                f"pixels, found {','.join(row)}: mend the line"
+                f"pixels, found {shortened(','.join(row))}: mend the line"
             )
         if named and named not in labels:
             raise InputError(
-                f"{path}:{line}: unknown class {named}, no folder of the source: mend "
-                "the line, or add a folder with images of that class"
+                f"{path}:{line}: unknown class {shortened(named)}, no folder of the "
+                "source: mend the line, or add a folder with images of that class"
             )
         name = posixpath.normpath(row[0].replace("\\", "/"))
         yield FiledRow(name, line, [edges, labels.get(named)])

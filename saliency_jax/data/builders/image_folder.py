@@ -13,6 +13,7 @@ import numpy as np
 
 from saliency_jax.data.builders import box_rows, records
 from saliency_jax.data.builders.image_kinds import SUFFIXES, image_kinds
+from saliency_jax.data.builders.image_memory import read_image_file
 from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
@@ -153,7 +154,7 @@ def _make_example(
     root: Path, boxes_file: str | None, clip_boxes: bool, with_labels: bool, task: Task
 ) -> dict[str, Any]:
     path = root / task.path
-    encoded = path.read_bytes()
+    encoded = read_image_file(path)
     kinds = image_kinds(encoded, str(path))
     width, height = records.image_size(encoded, str(path), upright=True)
     own, boxes, others = [], [], set()

@@ -3,8 +3,9 @@
 import io
 import warnings
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from saliency_jax.data.builders.image_memory import has_too_many_pixels, most_pixels
 from saliency_jax.data.builders.recipe import UnreadableImage
 
 # What OpenCV reads (OpenEXR where it was built with it).
@@ -26,14 +27,14 @@ HANDLING = {
 
 _TIFF_ORIENTATION = _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
-_MOST_PIXELS = 178_956_970  # where Pillow, too, suspects an attack: 0.5 GB decoded
 
 
 def image_kinds(encoded: bytes, where: str) -> list[str]:
     """Returns which of the unusual kinds in `HANDLING` an image is.
 
     Only the header is read. Formats that Pillow does not know have no kinds, nor has
-    what is no image; that is for the decoder to say.
+    what is no image, or one whose header Pillow stumbles over; whether it can be read
+    is for the decoder to say.
 
     Args:
       encoded: the bytes of the file.
@@ -42,39 +43,50 @@ def image_kinds(encoded: bytes, where: str) -> list[str]:
     Raises:
       UnreadableImage: if it has too many pixels for the memory of a worker process.
     """
+    most = most_pixels(encoded)
+    too_many = UnreadableImage(
+        f"{where} has more than {most:,} pixels: make it smaller or remove it"
+    )
+    if has_too_many_pixels(encoded):
+        raise too_many
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = Image.open(io.BytesIO(encoded))
+            with Image.open(io.BytesIO(encoded)) as header:
+                pixels, kinds = header.width * header.height, _kinds(header, encoded)
     except Image.DecompressionBombError:
-        raise UnreadableImage(
-            f"{where} has more than {_MOST_PIXELS:,} pixels: make it smaller or "
-            "remove it"
-        ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        raise too_many from None
+    except Exception:  # Pillow may raise anything for a header it is not made for
         return []
-    with header:
-        checks = {
-            "greyscale": header.mode in ("1", "L", "LA", "F") or header.mode[0] == "I",
-            "CMYK": header.mode == "CMYK",
-            "transparent": "A" in header.mode or "transparency" in header.info,
-            "EXIF-rotated": _orientation(header) > 1,
-            "16-bit": _has_16_bits(header, encoded),
-            "animated": getattr(header, "is_animated", False),
-            "1x1": header.size == (1, 1),
-        }
+    if pixels > most:
+        raise too_many
+    return kinds
+
+
+def _kinds(header: Image.Image, encoded: bytes) -> list[str]:
+    checks = {
+        "greyscale": header.mode in ("1", "L", "LA", "F") or header.mode[0] == "I",
+        "CMYK": header.mode == "CMYK",
+        "transparent": "A" in header.mode or "transparency" in header.info,
+        "EXIF-rotated": _orientation(header) > 1,
+        "16-bit": _has_16_bits(header, encoded),
+        "animated": getattr(header, "is_animated", False),
+        "1x1": header.size == (1, 1),
+    }
     return [kind for kind, holds in checks.items() if holds]
 
 
 def _orientation(header: Image.Image) -> int:
-    if header.format == "TIFF":
-        return header.tag_v2.get(_TIFF_ORIENTATION, 1)
-    exif = Image.Exif()
-    # Not header.getexif(), which decodes a whole PNG file that has none.
+    """The EXIF orientation; 1, upright, where it is none that Pillow can read."""
     try:
-        exif.load(header.info.get("exif", b""))
-        orientation = exif.get(_EXIF_ORIENTATION, 1)
-    except (SyntaxError, OSError, ValueError, KeyError):
+        if header.format == "TIFF":
+            orientation = header.tag_v2.get(_TIFF_ORIENTATION, 1)
+        else:
+            exif = Image.Exif()
+            # Not header.getexif(), which decodes a whole PNG file that has none.
+            exif.load(header.info.get("exif", b""))
+            orientation = exif.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a text chunk of a PNG file may be called `exif`, for one
         return 1
     return orientation if isinstance(orientation, int) else 1
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_jax.data.builders import records
+from saliency_jax.data.builders.image_memory import read_image_file
 from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
@@ -90,7 +91,7 @@ def _make_example(
     root: Path, labels: dict[str, int], clip_boxes: bool, task: Task
 ) -> dict[str, Any]:
     path = root / task.path
-    encoded = path.read_bytes()
+    encoded = read_image_file(path)
     width, height = records.image_size(encoded, str(path))
     filed, where = _Annotation(width, height, [], []), ""
     if task.detail is not None:

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from saliency_jax.data.builders.recipe import Recipe, UnreadableImage
 from saliency_jax.data.transforms import AS_STORED, UPRIGHT, decode_pixels
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, shortened
 
 
 class PixelBox(NamedTuple):
@@ -88,22 +88,22 @@ def relative_box(
         xmin, xmax = sorted((box.xmin, box.xmax))
         ymin, ymax = sorted((box.ymin, box.ymax))
         box = PixelBox(xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+    filed = f"box (xmin, ymin, xmax, ymax) = {shortened(str(tuple(box)))}"
     # The first column and row behind the box.
     right, bottom = box.xmax + (not half_open), box.ymax + (not half_open)
     if right <= box.xmin or bottom <= box.ymin:
         sign = ">" if half_open else ">="
         raise InputError(
-            f"{where}: box (xmin, ymin, xmax, ymax) = {tuple(box)} is empty; "
-            f"xmax {sign} xmin and ymax {sign} ymin were expected: mend the annotation "
-            "or pass --clip_boxes to exchange its edges"
+            f"{where}: {filed} is empty; xmax {sign} xmin and ymax {sign} ymin were "
+            "expected: mend the annotation or pass --clip_boxes to exchange its edges"
         )
     low, high = min(box.xmin, box.ymin), max(box.xmax - width, box.ymax - height)
     inside = low >= 0 and high <= 0
     overlaps = box.xmin < width and box.ymin < height and min(right, bottom) > 0
     if not overlaps or not (inside or clip):
         raise InputError(
-            f"{where}: box (xmin, ymin, xmax, ymax) = {tuple(box)} lies outside its "
-            f"image of {width}x{height} pixels: mend the annotation"
+            f"{where}: {filed} lies outside its image of "
+            f"{shortened(f'{width}x{height}')} pixels: mend the annotation"
             + (" or pass --clip_boxes to cut it" if overlaps else "")
         )
     return tfds.features.BBox(

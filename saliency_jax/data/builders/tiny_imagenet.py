@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from saliency_jax.data.builders import records
+from saliency_jax.data.builders.image_memory import read_image_file
 from saliency_jax.data.builders.recipe import Recipe, Task
 from saliency_jax.data.builders.records import ListedFile, PixelBox
 from saliency_jax.errors import InputError
@@ -65,7 +66,7 @@ def _make_example(root: Path, clip_boxes: bool, task: Task) -> dict[str, Any]:
     path = root / task.path
     edges, filed_in = task.detail
     box = PixelBox(*edges)
-    encoded = path.read_bytes()
+    encoded = read_image_file(path)
     width, height = records.image_size(encoded, str(path))
     where = f"{root / filed_in}: {path.name}"
     return {
