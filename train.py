@@ -220,7 +220,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
             return picture_strip(images, np.asarray(masks), tuple(config.data.mean))
 
     with (
-        stopping.stop_signals() as stop_signal,
+        stopping.stop_signals() as received,
         jax.set_mesh(mesh),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
         Writer(workdir, checkpoints.last_step or 0) as writer,
@@ -239,6 +239,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
             state = checkpoints.restore(state, data)
             tqdm.write(f"resumed {workdir} at step {int(state.step)}")
         first_step, best_score = int(state.step), checkpoints.best_score()
+        owes_evaluation = checkpoints.owes_evaluation()
         if not len(held_out):
             tqdm.write(
                 f"{config.data.name}: no training image with boxes is held out, so no "
@@ -260,22 +261,26 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         # The order makes a resumed run the same run: the saved iterator points at the
         # batch that has not been consumed. Where a phase ends, it is the next one's.
         pending, timed_steps, pause = [], 0, 0.0
-        stop_signal = processes.agreed(mesh, stop_signal)
+        stop_signal = processes.agreed(mesh, received)
         fetched_at, fetched_step, compiled = time.perf_counter(), first_step, set()
         stopped_by, fetched_data, left_out = stop_signal(), data.get_state(), 0
         for step in range(first_step, config.total_steps + 1):
             is_end, is_start = step == config.total_steps, step == first_step
             paused_at = time.perf_counter()
-            judged = phase.is_judged and not is_start
+            judged = phase.is_judged and (owes_evaluation or not is_start)
             if judged and not is_classifier and step % config.log.picture_every == 0:
                 name = "samples" if is_generator else "strip"
                 writer.picture(step, name, functools.partial(picture, state, strip))
-            if judged and len(held_out):
-                if is_end or step % config.log.evaluate_every == 0:
-                    scores = evaluate(state, eval_batches(held_out))
-                    writer.scalars(
-                        step, {f"held_out/{k}": v for k, v in scores.items()}
-                    )
+            at_interval = is_end or step % config.log.evaluate_every == 0
+            owes_evaluation = judged and at_interval and len(held_out) > 0
+            if owes_evaluation:
+                batches = stopping.until(received, eval_batches(held_out))
+                scores = evaluate(state, batches)
+                stopped_by = stopped_by or processes.any_signal(received())
+                owes_evaluation = stopped_by is not None
+                if not owes_evaluation:
+                    named = {f"held_out/{k}": v for k, v in scores.items()}
+                    writer.scalars(step, named)
                     tqdm.write(f"step {step} held out: {evaluators.one_line(scores)}")
                     score = evaluators.selection_score(scores)
                     if best_score is None or score > best_score:
@@ -288,7 +293,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 fetched_data = data.get_state()
             is_due = is_end or stopped_by or step % config.checkpoint.every == 0
             if is_due and not is_start:
-                tqdm.write(checkpoints.save(state, data))
+                tqdm.write(checkpoints.save(state, data, owes_evaluation))
             if is_end or stopped_by:
                 break
             pause += time.perf_counter() - paused_at
@@ -350,7 +355,7 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     # The end                                                                  #
     ############################################################################
     data.close()
-    if stopped_by and not is_end:
+    if stopped_by and (owes_evaluation or not is_end):
         print(f"stopped by {stopped_by.name}: the same command goes on from here")
         return stopped_by
     if is_classifier:
@@ -372,21 +377,11 @@ def report_progress(
 ) -> None:
     """Shows the main losses on the bar, or as a line if the output is no terminal."""
     names = (
-        "loss",
-        "accuracy",
-        "clean_loss",
-        "masked_loss",
-        "masker_loss",
-        "presence_accuracy",
-        "kept_accuracy",
-        "removed_accuracy",
-        "mask_mean",
-        "discriminator_loss",
-        "generator_loss",
-        "real_probability",
-        "fake_probability",
+        "loss accuracy clean_loss masked_loss masker_loss presence_accuracy "
+        "kept_accuracy removed_accuracy mask_mean discriminator_loss generator_loss "
+        "real_probability fake_probability"
     )
-    shown = {name: values[name] for name in names if name in values}
+    shown = {name: values[name] for name in names.split() if name in values}
     line = evaluators.one_line(shown)
     if "images_per_second" in values:  # not while the steps are being compiled
         line += f", {values['images_per_second']:.0f} images/s"

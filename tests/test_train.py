@@ -113,10 +113,10 @@ def test_an_interrupted_run_becomes_the_same_run(
     config = casm_config(shapes_dir, classifier_run, casm__pool_memory=pool_memory)
     save, kinds = train.Checkpoints.save, set()
 
-    def spy(checkpoints, state, data):
+    def spy(checkpoints, state, *others):
         stacks = jax.tree.leaves(state.pool.params)
         kinds.update(leaf.sharding.memory_kind for leaf in stacks)
-        return save(checkpoints, state, data)
+        return save(checkpoints, state, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(train.Checkpoints, "save", spy)

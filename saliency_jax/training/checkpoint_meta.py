@@ -3,20 +3,29 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Of a checkpoint that has it, checksums that are missing are damage.
 SEALED = {"sealed": True}
 
 
-def of_last(pool: Sequence[int], process_count: int) -> dict[str, Any]:
+class Last(NamedTuple):
     """The meta of a checkpoint to be resumed.
 
-    Args:
+    Attributes:
       pool: the names of its pool's entries.
-      process_count: how many processes save it.
+      process_count: how many processes saved it.
+      owes_evaluation: whether the run was stopped instead of evaluated at this step.
     """
-    return {"pool": list(pool), "process_count": process_count, **SEALED}
+
+    pool: Sequence[int]
+    process_count: int
+    owes_evaluation: bool = False
+
+
+def of_last(last: Last) -> dict[str, Any]:
+    """What to file as the meta of a checkpoint to be resumed."""
+    return {**last._asdict(), "pool": list(last.pool), **SEALED}
 
 
 def of_best(score: float) -> dict[str, Any]:
@@ -24,8 +33,8 @@ def of_best(score: float) -> dict[str, Any]:
     return {"score": score, **SEALED}
 
 
-def read_last(meta: Mapping[str, Any]) -> tuple[list[int], int]:
-    """The names of a checkpoint's pool entries, and how many processes saved it.
+def read_last(meta: Mapping[str, Any]) -> Last:
+    """What a checkpoint to be resumed has filed.
 
     Raises:
       ValueError: it says what no run files. Other errors where it has no such fields.
@@ -40,7 +49,10 @@ def read_last(meta: Mapping[str, Any]) -> tuple[list[int], int]:
         raise ValueError(
             f"meta has process_count = {process_count!r}: expected a count"
         )
-    return names, process_count
+    owes = meta.get("owes_evaluation", False)  # older checkpoints owe none
+    if type(owes) is not bool:
+        raise ValueError(f"meta has owes_evaluation = {owes!r}: expected true or false")
+    return Last(names, process_count, owes)
 
 
 def read_best(meta: Mapping[str, Any]) -> float:

@@ -158,12 +158,23 @@ class Checkpoints:
         """The step of the latest checkpoint, None where there is none."""
         return self._last.latest_step()
 
-    def save(self, state: TrainState, data: grain.DatasetIterator) -> str:
+    def owes_evaluation(self) -> bool:
+        """Whether the run was stopped instead of evaluated at the latest checkpoint."""
+        step = self._last.latest_step()
+        return step is not None and self._meta(step).owes_evaluation
+
+    def save(
+        self,
+        state: TrainState,
+        data: grain.DatasetIterator,
+        owes_evaluation: bool = False,
+    ) -> str:
         """Saves everything that a resumed run needs; returns once the copy is made.
 
         Args:
           state: at rest; may be donated afterwards.
           data: the training iterator, pointing at the batch not yet consumed.
+          owes_evaluation: whether a resumed run has to evaluate this state first.
 
         Returns:
           A line that says what was written and how long the training loop waited.
@@ -181,7 +192,9 @@ class Checkpoints:
         self._under_way["last"] = step, names
         networks = one_copy(_networks(state))
         optimisers = one_copy(_optimisers(state))
-        meta = checkpoint_meta.of_last(names, jax.process_count())
+        meta = checkpoint_meta.of_last(
+            checkpoint_meta.Last(names, jax.process_count(), owes_evaluation)
+        )
         self._last.save(
             step,
             args=ocp.args.Composite(
@@ -252,7 +265,7 @@ class Checkpoints:
           InputError: when a part of it is missing or damaged.
         """
         step = self._last.latest_step()
-        names, saved_by = self._meta(step)
+        names, saved_by, _ = self._meta(step)
         parts = {
             "networks": ocp.args.StandardRestore(abstract(_networks(state))),
             "optimisers": ocp.args.StandardRestore(abstract(_optimisers(state))),
@@ -299,8 +312,7 @@ class Checkpoints:
                 f"({str(error):.160}): {advice}"
             ) from error
 
-    def _meta(self, step: int) -> tuple[list[int], int]:
-        """The names of a checkpoint's pool entries, and how many processes saved it."""
+    def _meta(self, step: int) -> checkpoint_meta.Last:
         item = ocp.args.Composite(meta=ocp.args.JsonRestore())
         with self._readable(step, self._last):
             meta = self._last.restore(step, args=item)["meta"]
@@ -314,7 +326,7 @@ class Checkpoints:
         """
         named = set(names)
         for step in self._last.all_steps():
-            named |= set(self._meta(step)[0])
+            named |= set(self._meta(step).pool)
         if jax.process_index() == 0:
             pool_files.keep_only(self._pool_folder, named)
 

@@ -188,6 +188,12 @@ def gathered(values: Shaped[np.ndarray, "N ..."]) -> Shaped[np.ndarray, "M ..."]
     return np.concatenate(parts)
 
 
+def any_signal(received: signal.Signals | None) -> signal.Signals | None:
+    """A signal that any of the processes has got, to be asked by all of them."""
+    number = int(gathered(np.array([received or 0], np.int32)).max())
+    return signal.Signals(number) if number else None
+
+
 def agreed(
     mesh: Mesh, received: Callable[[], signal.Signals | None]
 ) -> Callable[[], signal.Signals | None]:

@@ -1,11 +1,16 @@
-"""Ctrl-C and SIGTERM: a run ends after the step that it is in, with a checkpoint."""
+"""Ctrl-C and SIGTERM: a run ends after the step that it is in, with a checkpoint.
+
+An evaluation that is under way is given up, and made up for when the run goes on.
+"""
 
 import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
+
+from saliency_jax.types import Batch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,6 +52,17 @@ def stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
         yield lambda: received[0] if received else None
     finally:
         restore()
+
+
+def until(
+    received: Callable[[], signal.Signals | None], batches: Generator[Batch]
+) -> Iterator[Batch]:
+    """Yields batches until a signal has come, but the first in any case."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield batch
+            if received():
+                return
 
 
 def exit_code(stopped_by: signal.Signals) -> int:

@@ -360,7 +360,8 @@ def test_another_number_of_processes_goes_on_in_the_same_place(tmp_path):
         checkpoints.save(state, data)
     folder = checkpoint_folder(tmp_path, "last") / "3"
     path = folder / "meta" / "metadata"
-    filed = {"pool": [1, 2], "process_count": 1, "sealed": True}
+    filed = {"pool": [1, 2], "process_count": 1, "owes_evaluation": False}
+    filed["sealed"] = True
     assert json.loads(path.read_text()) == filed
     path.write_text(json.dumps(filed | {"process_count": 2}))
     (folder / "data/process_0-of-1.json").rename(folder / "data/process_0-of-2.json")

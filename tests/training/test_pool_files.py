@@ -61,6 +61,16 @@ def test_names_that_are_no_steps(names):
         checkpoint_meta.read_last({"pool": names, "process_count": 1})
 
 
+@pytest.mark.parametrize("owes", [False, True])
+def test_what_a_checkpoint_owes(owes):
+    filed = checkpoint_meta.Last([3], 2, owes)
+    assert checkpoint_meta.read_last(checkpoint_meta.of_last(filed)) == filed
+    older = {"pool": [3], "process_count": 2}
+    assert checkpoint_meta.read_last(older) == ([3], 2, False)
+    with pytest.raises(ValueError, match="owes_evaluation = 1: expected true or false"):
+        checkpoint_meta.read_last({**older, "owes_evaluation": 1})
+
+
 def test_what_is_no_entry_of_a_run_stays(tmp_path):
     filed(tmp_path)
     for name in ("8.safetensors", "7 (copy).safetensors", "9.partial"):
