@@ -223,7 +223,9 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
         stopping.stop_signals() as received,
         jax.set_mesh(mesh),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
-        Writer(workdir, checkpoints.last_step or 0) as writer,
+        Writer(
+            workdir, checkpoints.last_step or 0, checkpoints.owes_evaluation()
+        ) as writer,
         tqdm(
             total=config.total_steps,
             initial=checkpoints.last_step or 0,
@@ -273,10 +275,10 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
                 writer.picture(step, name, functools.partial(picture, state, strip))
             at_interval = is_end or step % config.log.evaluate_every == 0
             owes_evaluation = judged and at_interval and len(held_out) > 0
-            if owes_evaluation:
+            if owes_evaluation and not stopped_by:
                 batches = stopping.until(received, eval_batches(held_out))
                 scores = evaluate(state, batches)
-                stopped_by = stopped_by or processes.any_signal(received())
+                stopped_by = processes.any_signal(received())
                 owes_evaluation = stopped_by is not None
                 if not owes_evaluation:
                     named = {f"held_out/{k}": v for k, v in scores.items()}

@@ -17,7 +17,7 @@ def use_compilation_cache() -> None:
     `JAX_ENABLE_COMPILATION_CACHE=false` does without. So does a folder that cannot be
     made, or that others may write to: what is in it is run. Nothing is ever deleted;
     anyone may, at any time. JAX says so of an entry that a kill has cut off, and
-    compiles.
+    compiles. Several processes of one run (`training.processes`) keep nothing.
     """
     if jax.config.jax_compilation_cache_dir:
         return

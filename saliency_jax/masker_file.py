@@ -1,6 +1,7 @@
 """A masker in one file: its arrays, and in the metadata what its networks are.
 
-A safetensors file, which holds arrays and text and nothing that is executed:
+A safetensors file, which holds arrays and text. (What is executed is code of the user's
+own that the text may name, under the rules of `own_network`, as for a run.)
 
     masker/params/..., classifier/batch_stats/...   arrays, by the names of a checkpoint
     metadata: format   "saliency_jax.masker"
@@ -174,7 +175,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             # The arrays of a file that is none of ours may be of types NumPy lacks.
             ours = metadata.get("format") == FORMAT
             arrays = {name: file.get_tensor(name) for name in file.keys() if ours}
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,  # of a type that NumPy lacks
+    ) as error:
         raise InputError(
             f"masker file {path} is not a readable safetensors file ({error}): {ADVICE}"
         ) from error

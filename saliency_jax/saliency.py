@@ -96,7 +96,7 @@ class Masker:
     def save(self, path: str | Path, *, int8: bool = False) -> None:
         """Writes the masker and its classifier as one file, for `load_masker`.
 
-        The file is read without Orbax, executes nothing, and gives every bit back. A
+        The file is read without Orbax, holds no code, and gives every bit back. A
         network of the user's own is named in it and not saved, as in a run.
 
         Args:

@@ -248,3 +248,15 @@ def test_other_bytes_are_read_or_refused(exported, data):
         load_exported(path)
     except InputError as error:
         assert str(path) in str(error)
+
+
+def test_platforms_that_are_not_here(casm, tmp_path):
+    path = tmp_path / "cuda.safetensors"
+    with pytest.raises(InputError, match=r"no platform 'cudda' \(did you mean cuda"):
+        export_masker(casm, path, platforms=["cudda"])
+    with pytest.raises(InputError, match="no place of weights 'below'"):
+        export_masker(casm, path, weights="below")
+    assert not path.exists()
+    export_masker(casm, path, image_size=32, platforms=["cuda"])
+    with pytest.raises(InputError, match="is for cuda, and JAX runs on cpu here"):
+        load_exported(path)

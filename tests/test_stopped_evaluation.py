@@ -43,3 +43,6 @@ def test_an_evaluation_that_is_given_up_is_made_up_for(
     assert_same_bits(tmp_path, casm_run)
     assert figures_of(tmp_path) == figures_of(casm_run)
     assert saved_steps(tmp_path, "best") == saved_steps(casm_run, "best")
+    # and again, as after a kill before the next checkpoint
+    assert train.train(casm_config(shapes_dir, classifier_run), tmp_path) is None
+    assert figures_of(tmp_path) == figures_of(casm_run)

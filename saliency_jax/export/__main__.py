@@ -7,7 +7,7 @@ The first is a program in StableHLO, for `load_exported`: JAX runs it on a CPU o
 NVIDIA GPU without Flax and without the networks' code, for as long as JAX reads it (six
 months). The second is the masker itself, for `load_masker`, and does not age. Instead
 of a run it takes such a file, too. In the end the file is read again, and its masks of
-two random images are compared with the masker's.
+two random images are compared with the masker's, where its platforms are here.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from absl import flags
 
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.export.exporting import Weights, export_masker
-from saliency_jax.export.loading import load_exported
+from saliency_jax.export.loading import load_exported, platform_here
 from saliency_jax.models.selective_masker import SelectiveMasker
 from saliency_jax.saliency import IMAGE_SIZE, load_masker, saliency_fn
 
@@ -68,6 +68,9 @@ def main(argv: Sequence[str]) -> None:
             int8=values.int8,
             platforms=values.platforms,
         )
+        if platform_here() not in values.platforms:
+            print(f"{out}: for {', '.join(values.platforms)}, so not tried here")
+            return
         again = load_exported(out)
     size = values.image_size or masker.image_size or IMAGE_SIZE
     shape = (2, size, size, 3)

@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, unknown
 from saliency_jax.export.loading import (
     FORMAT,
     MULTIPLE,
@@ -25,6 +25,7 @@ from saliency_jax.models.selective_masker import SelectiveMasker
 from saliency_jax.saliency import IMAGE_SIZE, Masker
 
 PLATFORMS = ("cpu", "cuda")
+_KNOWN_PLATFORMS = (*PLATFORMS, "rocm", "tpu")
 
 Weights = Literal["inside", "beside"]
 
@@ -63,11 +64,16 @@ def export_masker(
 
     Raises:
       InputError: the networks need a fixed size, the size is too small, another suffix,
+        an unknown platform or place of weights,
         the file cannot be written, or flatbuffers is not installed.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"exported masker {path}: its name has to end in {SUFFIX}")
+    if wrong := [name for name in platforms if name not in _KNOWN_PLATFORMS]:
+        raise InputError(unknown("platform", wrong[0], _KNOWN_PLATFORMS))
+    if weights not in get_args(Weights):
+        raise InputError(unknown("place of weights", weights, get_args(Weights)))
     check_flatbuffers()
     masker = _without_black_box(masker)
     names, arrays = _named_leaves(masker)

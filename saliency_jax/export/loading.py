@@ -61,6 +61,12 @@ def load_exported(path: str | Path) -> Callable[..., Float[Array, "*B H W"]]:
         raise InputError(f"exported masker {path} is damaged: {ADVICE}")
     interface = _interface(path, metadata)
     program = _deserialised(path, stored)
+    here = platform_here()
+    if here not in program.platforms:
+        raise InputError(
+            f"exported masker {path} is for {', '.join(program.platforms)}, and JAX "
+            f"runs on {here} here: export it again with --platforms={here}"
+        )
     asked = [(4, np.float32)] + [(1, np.int32)] * (interface.num_classes is not None)
     weights = [(arrays[name].shape, arrays[name].dtype) for name in sorted(arrays)]
     own, given = program.in_avals[: len(weights)], program.in_avals[len(weights) :]
@@ -94,6 +100,11 @@ def load_exported(path: str | Path) -> Callable[..., Float[Array, "*B H W"]]:
     return masks
 
 
+def platform_here() -> str:
+    """What `jax.export` calls the platform that JAX runs on by default."""
+    return jax.default_backend().replace("gpu", "cuda")
+
+
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(
@@ -105,7 +116,13 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
             metadata = file.metadata() or {}
             ours = metadata.get("format") == FORMAT
             arrays = {name: file.get_tensor(name) for name in file.keys() if ours}
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,  # of a type that NumPy lacks
+    ) as error:
         raise InputError(
             f"exported masker {path} is not a readable safetensors file ({error}): "
             f"{ADVICE}"
@@ -181,7 +198,11 @@ def _check_images(images: Any, interface: Interface) -> None:
             f"images of shape {images.shape}: expected [H, W, 3] or [B, H, W, 3], RGB"
         )
     height, width = images.shape[-3:-1]
-    fits = {height, width} == {size} if size else not (height % 32 or width % 32)
+    fits = (
+        {height, width} == {size}
+        if size
+        else not (height % MULTIPLE or width % MULTIPLE)
+    )
     if not fits or (interface.square and height != width) or not height * width:
         raise InputError(
             f"images of {height}x{width} pixels: this program takes {sides} pixels"

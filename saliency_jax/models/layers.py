@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Key
 
 from saliency_jax.errors import InputError
 from saliency_jax.models.cpu_gradients import (
-    Pads,
     plain_max_pool_3x3,
     shifted_products,
     trained_convolution,
@@ -240,17 +239,15 @@ def max_pool_2x2(x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B _ _
     return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
 
-def max_pool_3x3(
-    x: Float[Array, "B h w C"], train: bool, pads: Pads = ((1, 1), (1, 1))
-) -> Float[Array, "B _ _ C"]:
-    """The maximum of each 3x3 window, at stride 2; PyTorch's with `padding=1`.
+def max_pool_3x3(x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B _ _ C"]:
+    """PyTorch's `max_pool2d(x, 3, stride=2, padding=1)`.
 
     Args:
       x: any maps.
       train: only chooses how gradients are computed.
-      pads: of each side, before and after it.
     """
-    return (trained_max_pool_3x3 if train else plain_max_pool_3x3)(x, pads)
+    pool = trained_max_pool_3x3 if train else plain_max_pool_3x3
+    return pool(x, ((1, 1), (1, 1)))
 
 
 def max_pool_ceil(

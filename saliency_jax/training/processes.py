@@ -114,6 +114,10 @@ def _initialise(
                 f"--process_id {process_id} is not one of --num_processes "
                 f"{num_processes}: they are counted from 0"
             )
+    # Process 0 alone writes what is kept. Where others do not find it, they would
+    # compile, and on GPUs perhaps choose other algorithms, while it does not.
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_enable_compilation_cache", False)
     # SIGTERM is for `stopping`, which ends after a step in all processes.
     jax.config.update("jax_enable_preemption_service", False)
     try:

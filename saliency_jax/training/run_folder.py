@@ -224,8 +224,8 @@ def prepare(workdir: Path, config: ConfigDict) -> None:
 
 def _check_places(workdir: Path) -> None:
     """Notices at the start what the end of a run would fall over."""
-    folders = ("checkpoints", "checkpoints/pool", "pictures", "tensorboard")
-    for name in folders:
+    kept = (f"checkpoints/{kind}" for kind in ("last", "best", "pool", "damaged"))
+    for name in ("checkpoints", *kept, "pictures", "tensorboard"):
         path = workdir / name
         if path.exists() and not path.is_dir():
             raise InputError(

@@ -28,7 +28,7 @@ class Writer:
     for TensorBoard; `<workdir>/pictures/<name>_<step>.png` the pictures.
     """
 
-    def __init__(self, workdir: Path, resume_step: int):
+    def __init__(self, workdir: Path, resume_step: int, owes_evaluation: bool = False):
         """Opens the files, and forgets what was written of the steps to come.
 
         A run that ended after its last checkpoint takes those steps a second time.
@@ -36,12 +36,14 @@ class Writer:
         Args:
           workdir: of the run; exists.
           resume_step: of the checkpoint that the run goes on from, 0 at its start.
+          owes_evaluation: whether held-out figures of that step are yet to come; a run
+            that was killed after them has written them before.
         """
         self._workdir = Path(workdir)
         self._active = jax.process_index() == 0
         if self._active:
             path = self._workdir / "metrics.jsonl"
-            _drop_later_lines(path, resume_step)
+            _drop_later_lines(path, resume_step, owes_evaluation)
             self._lines = open(path, "a", encoding="utf-8")
             board = self._workdir / "tensorboard"
             board.mkdir(exist_ok=True)
@@ -94,7 +96,7 @@ class Writer:
         )
 
 
-def _drop_later_lines(path: Path, last_step: int) -> None:
+def _drop_later_lines(path: Path, last_step: int, owes_evaluation: bool) -> None:
     """Keeps the lines of steps up to `last_step`, in a new file that replaces the old.
 
     A line that a kill cut short goes, too: its step is not known.
@@ -104,7 +106,10 @@ def _drop_later_lines(path: Path, last_step: int) -> None:
 
     def is_kept(line: str) -> bool:
         try:
-            return json.loads(line)["step"] <= last_step
+            figures = json.loads(line)
+            if owes_evaluation and any(n.startswith("held_out/") for n in figures):
+                return figures["step"] < last_step
+            return figures["step"] <= last_step
         except (ValueError, TypeError, KeyError):
             return False
 

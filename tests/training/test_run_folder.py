@@ -355,10 +355,10 @@ def test_the_best_of_a_continued_run_stays(tmp_path):
     assert saved_steps(tmp_path, "best") == [3]
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "pictures"])
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/last", "pictures"])
 def test_a_file_where_a_folder_belongs(name, tmp_path):
     place = tmp_path / "run" / name
-    place.parent.mkdir()
+    place.parent.mkdir(parents=True)
     place.write_text("")
     with pytest.raises(InputError, match=f"{place} is a file"):
         run_folder.prepare(tmp_path / "run", config())
