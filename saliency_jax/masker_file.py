@@ -15,7 +15,6 @@ each output channel. They are read as their products, in float32.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ import flax.linen as nn
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from saliency_jax import described_file
 from saliency_jax.errors import InputError
 from saliency_jax.models.create import BACKBONES, OPTIONS
 from saliency_jax.models.own_network import OwnNetwork
@@ -34,10 +32,14 @@ from saliency_jax.training import config_values
 from saliency_jax.types import PyTree
 
 SUFFIX = ".safetensors"
-FORMAT = "saliency_jax.masker"
-VERSION = "1"
+KIND = described_file.Kind(
+    name="masker file",
+    format="saliency_jax.masker",
+    version="1",
+    written_by="Masker.save",
+    again="save the masker again",
+)
 SCALE = ".scale"
-ADVICE = "copy it again, or save the masker again"
 # Other types are none that a network's variables have.
 FLOATS = ("float32", "bfloat16", "float16")
 
@@ -125,33 +127,8 @@ def write(
     }
     if wrong := _what_is_wrong(config) or _wrong_types(arrays):
         raise InputError(f"a masker cannot be saved as {path}: {wrong}")
-    metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config)}
-    write_arrays(path, quantise(arrays) if int8 else arrays, metadata)
-
-
-def write_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
-) -> None:
-    """Writes a safetensors file, whole or not at all.
-
-    Raises:
-      InputError: it cannot be written.
-    """
-    # safetensors takes an array's memory as it lies.
-    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = safetensors.numpy.save(ordered, dict(metadata))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): make room, or name a file "
-            "in another folder"
-        ) from error
+    stored = quantise(arrays) if int8 else arrays
+    described_file.write(path, KIND, stored, {"config": json.dumps(config)})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -164,47 +141,17 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
       InputError: it is missing, damaged or another file, or its config has not the
         fields that it should have.
     """
-    if not path.is_file():
-        raise InputError(
-            f"masker file {path} does not exist: name a file that Masker.save has "
-            "written, or the workdir of a run"
-        )
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            # The arrays of a file that is none of ours may be of types NumPy lacks.
-            ours = metadata.get("format") == FORMAT
-            arrays = {name: file.get_tensor(name) for name in file.keys() if ours}
-    except (
-        safetensors.SafetensorError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,  # of a type that NumPy lacks
-    ) as error:
-        raise InputError(
-            f"masker file {path} is not a readable safetensors file ({error}): {ADVICE}"
-        ) from error
-    if not ours:
-        raise InputError(
-            f"{path} is no masker file (its metadata has format "
-            f"{metadata.get('format')!r:.40}, expected {FORMAT!r}): name what "
-            "Masker.save has written"
-        )
-    if metadata.get("version") != VERSION:
-        raise InputError(
-            f"masker file {path} is of version {metadata.get('version')!r:.40}, and "
-            f"this saliency_jax reads version {VERSION}: update saliency_jax, or save "
-            "the masker again"
-        )
+    metadata, arrays = described_file.read(path, KIND)
     try:
         config = json.loads(metadata.get("config", ""))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"masker file {path}: config: {error}; {ADVICE}") from error
+        raise InputError(
+            f"masker file {path}: config: {error}; {KIND.advice}"
+        ) from error
     if wrong := _what_is_wrong(config):
-        raise InputError(f"masker file {path}: {wrong}; {ADVICE}")
+        raise InputError(f"masker file {path}: {wrong}; {KIND.advice}")
     if wrong := _wrong_scales(arrays) or _wrong_types(arrays := dequantise(arrays)):
-        raise InputError(f"masker file {path}: {wrong}; {ADVICE}")
+        raise InputError(f"masker file {path}: {wrong}; {KIND.advice}")
     return nested(config), arrays
 
 
@@ -241,7 +188,8 @@ def fit(path: Path, arrays: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise InputError(
-            f"masker file {path} does not fit its networks: {wrong[0]}{more}; {ADVICE}"
+            f"masker file {path} does not fit its networks: {wrong[0]}{more}; "
+            f"{KIND.advice}"
         )
     leaves = {
         name: jnp.asarray(arrays[name]) if name in shapes else leaf

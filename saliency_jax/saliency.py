@@ -252,7 +252,7 @@ def _load_file(path: Path) -> Masker:
             raise
         raise InputError(
             f"masker file {path}: its networks cannot be built ({str(error):.80}): "
-            f"{masker_file.ADVICE}"
+            f"{masker_file.KIND.advice}"
         ) from error
     return _filled(masker, masker_file.fit(path, arrays, like))
 

@@ -190,7 +190,7 @@ def with_metadata(**changed):
     [
         (with_metadata(format="saliency_jax.masker"), "is no exported masker"),
         (lambda a, m: m.clear(), "is no exported masker"),
-        (lambda a, m: a.pop("program"), "is no exported masker"),
+        (lambda a, m: a.pop("program"), "is damaged"),
         (with_metadata(version="9"), "version '9', and this saliency_jax reads"),
         (with_metadata(sha256="0"), "is damaged: copy it again"),
         (lambda a, m: a.update(program=a["program"][:-1]), "is damaged"),

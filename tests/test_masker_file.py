@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_jax import Classifier, InputError, Masker, load_masker, saliency_fn
-from saliency_jax.masker_file import FORMAT, dequantise, quantise
+from saliency_jax.masker_file import KIND, dequantise, quantise
 from saliency_jax.models.create import create_classifier, create_masker, init_networks
 from tests import own_networks
 from tests.training import tiny
@@ -263,7 +263,7 @@ def test_what_is_no_file(saved, tmp_path):
 
 def test_arrays_of_types_that_numpy_lacks(tmp_path):
     header = {
-        "__metadata__": {"format": FORMAT, "version": "1", "config": "{}"},
+        "__metadata__": {"format": KIND.format, "version": "1", "config": "{}"},
         "x": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]},
     }
     text = json.dumps(header).encode()

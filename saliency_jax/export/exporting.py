@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from saliency_jax import described_file
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.export.loading import (
-    FORMAT,
+    KIND,
     MULTIPLE,
     PROGRAM,
-    VERSION,
     Interface,
     check_flatbuffers,
 )
-from saliency_jax.masker_file import SUFFIX, dequantise, quantise, write_arrays
+from saliency_jax.masker_file import SUFFIX, dequantise, quantise
 from saliency_jax.models.selective_masker import SelectiveMasker
 from saliency_jax.saliency import IMAGE_SIZE, Masker
 
@@ -100,13 +100,11 @@ def export_masker(
     exported, square = _exported(program, beside, image_size, labelled, platforms)
     stored = np.frombuffer(exported.serialize(), np.uint8)
     metadata = {
-        "format": FORMAT,
-        "version": VERSION,
         "interface": json.dumps(Interface(num_classes, image_size, square)._asdict()),
         "sha256": hashlib.sha256(stored).hexdigest(),
         "jax": jax.__version__,
     }
-    write_arrays(path, {**beside, PROGRAM: stored}, metadata)
+    described_file.write(path, KIND, {**beside, PROGRAM: stored}, metadata)
 
 
 def _without_black_box(masker: Masker) -> Masker:

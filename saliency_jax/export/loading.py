@@ -9,18 +9,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from jaxtyping import Array, Float, Int, Num
 
+from saliency_jax import described_file
 from saliency_jax.errors import InputError
 from saliency_jax.masking import to_float
 
-FORMAT = "saliency_jax.program"
-VERSION = "1"
+KIND = described_file.Kind(
+    name="exported masker",
+    format="saliency_jax.program",
+    version="1",
+    written_by="python -m saliency_jax.export",
+    again="export the masker again",
+)
 PROGRAM = "program"
 MULTIPLE = 32
 """Of what the sides of images are multiples, where a program takes any size."""
-ADVICE = "copy it again, or export the masker again"
 
 
 class Interface(NamedTuple):
@@ -55,10 +59,10 @@ def load_exported(path: str | Path) -> Callable[..., Float[Array, "*B H W"]]:
         old or too new, or flatbuffers is not installed.
     """
     path = Path(path)
-    metadata, arrays = _read(path)
-    stored = arrays.pop(PROGRAM)
+    metadata, arrays = described_file.read(path, KIND)
+    stored = arrays.pop(PROGRAM, np.zeros(0, np.uint8))
     if hashlib.sha256(stored).hexdigest() != metadata.get("sha256"):
-        raise InputError(f"exported masker {path} is damaged: {ADVICE}")
+        raise InputError(f"exported masker {path} is damaged: {KIND.advice}")
     interface = _interface(path, metadata)
     program = _deserialised(path, stored)
     here = platform_here()
@@ -75,7 +79,7 @@ def load_exported(path: str | Path) -> Callable[..., Float[Array, "*B H W"]]:
     ]:
         raise InputError(
             f"exported masker {path}: its arrays are not those that its program takes: "
-            f"{ADVICE}"
+            f"{KIND.advice}"
         )
     weights = jax.device_put(arrays)
     run = jax.jit(
@@ -105,43 +109,6 @@ def platform_here() -> str:
     return jax.default_backend().replace("gpu", "cuda")
 
 
-def _read(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
-    if not path.is_file():
-        raise InputError(
-            f"exported masker {path} does not exist: name a file that "
-            "python -m saliency_jax.export has written"
-        )
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            ours = metadata.get("format") == FORMAT
-            arrays = {name: file.get_tensor(name) for name in file.keys() if ours}
-    except (
-        safetensors.SafetensorError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,  # of a type that NumPy lacks
-    ) as error:
-        raise InputError(
-            f"exported masker {path} is not a readable safetensors file ({error}): "
-            f"{ADVICE}"
-        ) from error
-    if not ours or PROGRAM not in arrays:
-        raise InputError(
-            f"{path} is no exported masker (its metadata has format "
-            f"{metadata.get('format')!r:.40}, expected {FORMAT!r}): name what "
-            "python -m saliency_jax.export has written"
-        )
-    if metadata.get("version") != VERSION:
-        raise InputError(
-            f"exported masker {path} is of version {metadata.get('version')!r:.40}, "
-            f"and this saliency_jax reads version {VERSION}: update saliency_jax, or "
-            "export the masker again"
-        )
-    return metadata, arrays
-
-
 def _interface(path: Path, metadata: Mapping[str, str]) -> Interface:
     try:
         interface = Interface(**json.loads(metadata.get("interface", "")))
@@ -155,7 +122,7 @@ def _interface(path: Path, metadata: Mapping[str, str]) -> Interface:
     ):
         raise InputError(
             f"exported masker {path}: {interface}: expected whole numbers above 0 or "
-            f"null, and true or false; {ADVICE}"
+            f"null, and true or false; {KIND.advice}"
         )
     return interface
 
