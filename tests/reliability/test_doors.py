@@ -161,6 +161,18 @@ def test_what_takes_much_memory_for_a_pixel_has_a_limit_of_its_own(
         read_picture(path)
 
 
+@pytest.mark.parametrize("suffix", [".avif", ".jp2"])
+def test_nor_does_one_whose_header_does_not_say_how_many(suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"picture{suffix}"
+    whole = cv2.imencode(suffix, np.zeros((99, 99, 3), np.uint8))[1].tobytes()
+    path.write_bytes(whole)
+    assert read_picture(path).pixels.shape == (99, 99, 3)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    path.write_bytes(whole[:40])
+    with pytest.raises(InputError, match="or a header that does not say how many"):
+        read_picture(path)
+
+
 def test_opencv_is_told_the_limit():
     text = Path(saliency_jax.__file__).read_text()
     assert f'"OPENCV_IO_MAX_IMAGE_PIXELS", "{MOST_PIXELS}"' in text

@@ -41,11 +41,13 @@ def image_kinds(encoded: bytes, where: str) -> list[str]:
       where: the file, for the message.
 
     Raises:
-      UnreadableImage: if it has too many pixels for the memory of a worker process.
+      UnreadableImage: if it has, or may have, too many pixels for the memory of a
+        worker process.
     """
     most = most_pixels(encoded)
     too_many = UnreadableImage(
-        f"{where} has more than {most:,} pixels: make it smaller or remove it"
+        f"{where} has more than {most:,} pixels, or a header that does not say how "
+        "many: make it smaller, save it anew or remove it"
     )
     if has_too_many_pixels(encoded):
         raise too_many

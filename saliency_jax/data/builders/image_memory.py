@@ -61,13 +61,16 @@ def most_pixels(encoded: bytes) -> int:
 
 
 def has_too_many_pixels(encoded: bytes) -> bool:
-    """Whether an image of a kind that takes much memory has too many pixels.
+    """Whether an image of a kind that takes much memory has, or may have, too many.
 
-    Of other kinds none has: OpenCV counts for itself. (The headers of all images would
-    cost the input pipeline time.)
+    It may where nothing here can read its header. Of other kinds none has: OpenCV
+    counts for itself. (The headers of all images would cost the input pipeline time.)
     """
     most = most_pixels(encoded)
-    return most < MOST_PIXELS and _pixels(encoded) > most
+    if most == MOST_PIXELS:
+        return False
+    pixels = _pixels(encoded)
+    return pixels is None or pixels > most
 
 
 def png_chunks(encoded: bytes) -> Iterator[tuple[bytes, int]]:
@@ -85,8 +88,8 @@ def _is_avif(encoded: bytes) -> bool:
     return encoded[4:8] == b"ftyp"
 
 
-def _pixels(encoded: bytes) -> int:
-    """How many pixels a header tells of; 0 where nothing here can read it."""
+def _pixels(encoded: bytes) -> int | None:
+    """How many pixels a header tells of; None where Pillow cannot read it."""
     if encoded.startswith(PNG):
         width, height = encoded[16:20], encoded[20:24]
         return int.from_bytes(width, "big") * int.from_bytes(height, "big")
@@ -102,7 +105,5 @@ def _pixels(encoded: bytes) -> int:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded)) as header:
                 return header.width * header.height
-    except Image.DecompressionBombError:
-        return MOST_PIXELS + 1
-    except Exception:  # Pillow may raise anything for a header it is not made for
-        return 0
+    except Exception:  # a bomb, or anything: Pillow met what it is not made for
+        return None
