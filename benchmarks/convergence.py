@@ -23,9 +23,10 @@ from saliency_jax.attribution.optimised_masks.mask_chain import mask_estimation
 from saliency_jax.attribution.perturbation.random_grids import rise
 from saliency_jax.data import pipeline, sources
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.loading import load
 from saliency_jax.metrics.faithfulness.insertion_deletion import insertion_deletion
 from saliency_jax.metrics.intervals import mean_interval
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.report.table import format_table
 
 CHAINS = 10

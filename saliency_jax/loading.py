@@ -19,9 +19,6 @@ from saliency_jax.models.weights_metadata import Unclear
 from saliency_jax.run_config import read_run_config
 from saliency_jax.training.known import known_of_file, network_values
 
-IMAGE_SIZE = 224
-"""Side in pixels where a classifier does not say at which it was trained."""
-
 
 class Loaded(NamedTuple):
     """A classifier and what is known of it besides.

@@ -16,6 +16,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.models.black_box import create_black_box
 from saliency_jax.models.classifier import Classifier, normalise
 from saliency_jax.models.create import (
+    IMAGE_SIZE,
     create_classifier,
     create_masker,
     create_selective_masker,
@@ -27,9 +28,6 @@ from saliency_jax.models.masker import CasmMasker, EncoderMasker
 from saliency_jax.models.selective_masker import SelectiveMasker
 from saliency_jax.run_config import read_run_config
 from saliency_jax.types import Images, Labels, Logits, Masks, PyTree
-
-IMAGE_SIZE = 224
-"""Side in pixels at which shapes are found where a masker's own size is unknown."""
 
 
 @flax.struct.dataclass

@@ -31,9 +31,10 @@ from saliency_jax.errors import InputError, run_command
 from saliency_jax.evaluation.names import short_names
 from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
 from saliency_jax.explain.pictures import read_picture, shown
-from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.loading import load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.report.figures import save_png
 from saliency_jax.report.files import make_folder
 from saliency_jax.report.heat import heat_grid

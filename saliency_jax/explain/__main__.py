@@ -31,7 +31,8 @@ from saliency_jax.explain.explanations import (
 from saliency_jax.explain.labels import read_labels
 from saliency_jax.explain.pictures import View, find_pictures
 from saliency_jax.explain.regions import rule_of
-from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.loading import load
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.saliency import load_masker
 
 

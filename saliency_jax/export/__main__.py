@@ -20,8 +20,9 @@ from absl import flags
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.export.exporting import Weights, export_masker
 from saliency_jax.export.loading import load_exported, platform_here
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.models.selective_masker import SelectiveMasker
-from saliency_jax.saliency import IMAGE_SIZE, load_masker, saliency_fn
+from saliency_jax.saliency import load_masker, saliency_fn
 
 
 def define_flags() -> None:

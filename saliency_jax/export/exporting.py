@@ -21,8 +21,9 @@ from saliency_jax.export.loading import (
     check_flatbuffers,
 )
 from saliency_jax.masker_file import SUFFIX, dequantise, quantise
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.models.selective_masker import SelectiveMasker
-from saliency_jax.saliency import IMAGE_SIZE, Masker
+from saliency_jax.saliency import Masker
 
 PLATFORMS = ("cpu", "cuda")
 _KNOWN_PLATFORMS = (*PLATFORMS, "rocm", "tpu")

@@ -50,6 +50,9 @@ OPTIONS = {
 # What a network without the option does.
 WITHOUT_OPTION = {"width_multiplier": 1.0, "padding": "symmetric"}
 
+IMAGE_SIZE = 224
+"""Side in pixels where neither a network nor a user says which."""
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

@@ -27,8 +27,9 @@ from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.names import short_names
-from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.loading import load
 from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.report.figures import as_uint8, join, save_png, with_header
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.table import format_per_cent, format_table

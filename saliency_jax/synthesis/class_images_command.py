@@ -25,7 +25,8 @@ from saliency_jax.environment import environment
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.explain.explanations import slug
 from saliency_jax.explain.labels import read_labels
-from saliency_jax.loading import IMAGE_SIZE, load
+from saliency_jax.loading import load
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.report.figures import as_uint8, join, save_png, with_header
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.synthesis.class_image import LEGIBLE, Output, class_image

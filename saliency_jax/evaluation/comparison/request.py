@@ -22,9 +22,10 @@ from saliency_jax.evaluation.comparison.localisation_pass import (
 from saliency_jax.evaluation.comparison.passes import Setting
 from saliency_jax.evaluation.judges import Judge, load_judge, load_judges
 from saliency_jax.evaluation.runs import load_beside
-from saliency_jax.loading import IMAGE_SIZE, Loaded, load
+from saliency_jax.loading import Loaded, load
 from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.create import IMAGE_SIZE
 from saliency_jax.report.comparison import Comparison, Gallery, to_json
 from saliency_jax.report.comparison_tables import (
     to_csv,
