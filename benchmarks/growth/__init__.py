@@ -1,0 +1,1 @@
+"""How cost grows with what it may depend on; `python -m benchmarks.growth`."""
