@@ -1,5 +1,7 @@
 # make demo   data, classifier, CASM, figures: from nothing to saliency maps
 # make test   lint and tests, in two processes (make test WORKERS=8 for more)
+# make bench  speed beside PyTorch's on a CPU; make bench-gpu on a GPU. A table and JSON
+#             (BENCH="--only=masks --rounds=3" passes flags of benchmarks.versus_torch)
 # Python >= 3.11 is all that has to be there; `make PYTHON=python3.13 ...` picks one.
 
 SHELL := /bin/bash
@@ -11,7 +13,7 @@ WORKERS ?= 2
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 REQUIREMENTS := $(if $(GPU),requirements.txt,requirements-cpu.txt)
 
-.PHONY: demo install test test-slow lint clean
+.PHONY: demo install test test-slow lint bench bench-gpu clean
 .DELETE_ON_ERROR:
 
 install: .venv/.installed
@@ -27,8 +29,12 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
+.venv/.installed-bench: .venv/.installed benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
+
 # Huge pages for the arrays of a training step; where the system offers none, nothing.
-demo test test-slow: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+demo test test-slow bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 demo:
 	@bash scripts/demo.sh "$(MAKE)" $(BIN)/python $(DATA) $(RUNS)
@@ -42,6 +48,12 @@ test: lint
 
 test-slow: lint
 	$(BIN)/python -m pytest -m slow
+
+bench: .venv/.installed-bench
+	$(BIN)/python -m benchmarks.versus_torch --device=cpu --out=build/bench_cpu.json $(BENCH)
+
+bench-gpu: .venv/.installed-bench
+	$(BIN)/python -m benchmarks.versus_torch --device=gpu --out=build/bench_gpu.json $(BENCH)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache
