@@ -129,6 +129,7 @@ def test_an_interrupted_run_becomes_the_same_run(
     assert figures_of(tmp_path) == figures_of(casm_run)
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
     classifier_run, shapes_dir, tmp_path, capsys
 ):

@@ -29,7 +29,13 @@ def maps(size):
     )
 
 
-@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize(
+    "upsampling",
+    [
+        UPSAMPLINGS[0],
+        *(pytest.param(u, marks=pytest.mark.slow) for u in UPSAMPLINGS[1:]),
+    ],
+)
 @pytest.mark.parametrize(
     "size", [(67, 94), pytest.param((64, 64), marks=pytest.mark.slow)]
 )

@@ -39,7 +39,12 @@ def logits_of(classifier, images, train):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet10", {"width": 8}), ("mobilenet_v2", {"width_multiplier": 0.25})],
+    [
+        ("resnet10", {"width": 8}),
+        pytest.param(
+            "mobilenet_v2", {"width_multiplier": 0.25}, marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_training_gives_what_evaluation_gives(name, options):
     classifier, variables, images = folded(name, **options)

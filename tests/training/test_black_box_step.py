@@ -103,7 +103,14 @@ def test_a_phase_learns_its_batch(phase):
         assert metrics["presence_accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("variant", ["paper", "sigmoid", "zero"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param("paper", marks=pytest.mark.slow),
+        "sigmoid",
+        pytest.param("zero", marks=pytest.mark.slow),
+    ],
+)
 def test_every_variant_gives_finite_steps(variant):
     changed = {
         "paper": {"objective": published("paper"), "pooling": "max"},
