@@ -17,9 +17,10 @@ and masks with weights as constants, on a GPU by CUDA graphs); on a GPU both wit
 autocast to bfloat16. Before a row is timed, all have to give what ours gives in
 float32: the logits, the masks, the losses, CASM's of two steps.
 
-Every round takes so many steps with each, in turn, in one process. A ratio is PyTorch's
-time over ours within a round, above 1 where we are faster: the median, and the least
-and the most. A step of training does not wait for the one before; a mask is waited for.
+Every round takes so many steps with each, in turn, in one process, after two that are
+not counted. A ratio is PyTorch's time over ours within a round, above 1 where we are
+faster: the median, and the least and the most. A step of training does not wait for the
+one before; a mask is waited for.
 On a CPU set GLIBC_TUNABLES=glibc.malloc.hugetlb=1, as `make` does.
 """
 
