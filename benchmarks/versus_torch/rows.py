@@ -42,7 +42,7 @@ DEVICES = {
     "cpu": Device(
         "cpu",
         "float32",
-        {"forward": (16,), "classifier": (16,), "casm": (8,), "masks": (1, 8)},
+        {"forward": (8,), "classifier": (8,), "casm": (4,), "masks": (1, 8)},
     ),
     "gpu": Device(
         "cuda",

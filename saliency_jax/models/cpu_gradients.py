@@ -120,7 +120,7 @@ def kernel_gradient(
     """The gradient of the kernel of a convolution: one product for each of its rows.
 
     XLA's own convolution for it is three times as slow for the three channels of an
-    image, up to twice for more.
+    image.
 
     Args:
       x: of the convolution.

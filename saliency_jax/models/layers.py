@@ -166,8 +166,8 @@ def trained_conv_or_product(
 ) -> Float[Array, "..."]:
     """`conv_or_product`, with the gradients of `cpu_gradients` for an image's channels.
 
-    With more channels they gain a third, and a ResNet-50 takes half as long again to
-    compile.
+    With more channels they lose: a ResNet-50's step of 8 images of 224 pixels took 1.4
+    times as long.
     """
     usual = kernel.ndim == 4 and kernel.shape[:2] != (1, 1) and kernel.shape[2] <= 4
     usual &= len(set(strides)) == 1
