@@ -12,6 +12,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+_MANY = 60  # names that nobody reads to the end
+_CLOSEST = 5
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -38,9 +40,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     Args:
       kind: what it names, such as "method".
       name: as it was given.
-      known: all names, in the order to list them.
+      known: all names, in the order to list them; of many only the closest are.
     """
-    known = tuple(known)
+    known = tuple(dict.fromkeys(known))
+    if len(known) > _MANY:
+        near = difflib.get_close_matches(name, known, _CLOSEST, cutoff=0.0)
+        return f"no {kind} {name!r}: the closest of {len(known)} are {', '.join(near)}"
     near = difflib.get_close_matches(name, known, n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     return f"no {kind} {name!r}{meant}: use one of {', '.join(known)}"

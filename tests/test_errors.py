@@ -167,6 +167,17 @@ def full_disk_of(library):
     return ValueError('Error writing local file "/disk/file": No space left on device')
 
 
+def test_of_many_names_the_closest_are_told():
+    few = ["tench", "goldfish"]
+    assert errors.unknown("class", "goldfsh", few) == (
+        "no class 'goldfsh' (did you mean goldfish?): use one of tench, goldfish"
+    )
+    many = [*few, *few, *(f"class {number}" for number in range(1000))]
+    message = errors.unknown("class", "goldfsh", many)
+    assert message.startswith("no class 'goldfsh': the closest of 1002 are goldfish, ")
+    assert len(message) < 120
+
+
 @pytest.mark.parametrize("library", ["python", "tensorstore"])
 def test_a_full_disk_is_found_behind_other_errors(library):
     with (

@@ -35,7 +35,7 @@ from saliency_jax.loading import load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import IMAGE_SIZE
-from saliency_jax.report.figures import save_png
+from saliency_jax.report.figures import Caption, save_png
 from saliency_jax.report.files import make_folder
 from saliency_jax.report.heat import heat_grid
 
@@ -147,9 +147,11 @@ def explain_files(
     for known_as, model in models.items():
         prefix = f"{known_as}: " if beside else ""
         asked[known_as], told = _explained(model, pictures, targets, batch_size)
-        captions[known_as] = [prefix + caption for caption in told]
+        captions[known_as] = [
+            caption._replace(name=prefix + caption.name) for caption in told
+        ]
         for name, caption in zip(images, captions[known_as], strict=True):
-            print(f"{name}: {caption}")
+            print(f"{name}: {' '.join(caption)}")
         maps[known_as] = explain(model, asked[known_as])
     save_png(out / "maps.png", _figure(pictures, maps, captions))
     arrays = {
@@ -176,7 +178,7 @@ def explain_files(
 def _figure(
     pictures: UInt8[np.ndarray, "B S S 3"],
     maps: Mapping[str, Mapping[str, Float[np.ndarray, "B S S"]]],
-    captions: Mapping[str, Sequence[str]],
+    captions: Mapping[str, Sequence[Caption]],
 ) -> UInt8[np.ndarray, "P Q 3"]:
     """Rows of all classifiers for the first picture, then for the next."""
     interleaved = lambda arrays: np.stack(arrays, axis=1).reshape(
@@ -199,7 +201,7 @@ def _explained(
     images: UInt8[np.ndarray, "B H W 3"],
     asked: Sequence[str],
     batch_size: int,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Caption]]:
     """The class of each picture, and what a reader is told of it."""
     probabilities = np.asarray(
         in_batches(jax.jit(probabilities_of), batch_size, classifier, images)
@@ -224,7 +226,7 @@ def _explained(
             )
     names = classifier.labels or [f"class {i}" for i in range(probabilities.shape[1])]
     return targets, [
-        f"{names[target]} {row[target]:.2f}"
+        Caption(names[target], f"{row[target]:.2f}")
         for target, row in zip(targets, probabilities, strict=True)
     ]
 

@@ -3,12 +3,13 @@ r"""Explains pictures of your own: which pixels each of the likely classes rests
     python -m saliency_jax.explain dog.jpg holiday/ --classifier RUN --out explained \
         --methods grad_cam,rise:masks=1000 --maskers runs/casm_imagenet --classes 3
 
-Takes files and folders, of any format that OpenCV reads. For each picture `--out` gets
-a folder with `sheet.png` (a row for each class, a column for each method or masker)
-and, at the picture's own size, each map over the picture with its box, and what the
-map's region keeps and leaves. `explanations.json` has the classes with their names and
-probabilities, the boxes in the picture's pixels, the names of all files, and how it
-was made. A picture that cannot be read is named and left out; the exit code is then 2.
+Takes files and folders, of any format that OpenCV reads; of a folder around `--out` all
+but that. For each picture `--out` gets a folder with `sheet.png` (a row for each class,
+a column for each method or masker) and, at the picture's own size, each map over the
+picture with its box, and what the map's region keeps and leaves. `explanations.json`
+has the classes with their names and probabilities, the boxes in the picture's pixels,
+the names of all files, and how it was made. A picture that cannot be read is named and
+left out; the exit code is then 2.
 """
 
 import sys
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
             "needs pictures or folders, and --classifier RUN or NETWORK=WEIGHTS_FILE"
         )
     rule = rule_of(values.box)
-    pictures = find_pictures(argv[1:])
+    pictures = find_pictures(argv[1:], values.out)
     explainers = named_explainers(values.methods, values.maskers)
     loaded = load(values.classifier, "--classifier")
     labels = loaded.classifier.labels

@@ -16,6 +16,7 @@ from saliency_jax import attribution
 from saliency_jax.attribution.scores import probabilities
 from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
+from saliency_jax.explain.labels import check_labels
 from saliency_jax.explain.pictures import (
     Picture,
     View,
@@ -27,9 +28,16 @@ from saliency_jax.explain.pictures import (
 )
 from saliency_jax.explain.regions import Rule, region_and_box
 from saliency_jax.metrics.map_boxes import NO_BOX
+from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier, mean_colour
 from saliency_jax.models.selective_masker import SelectiveMasker
-from saliency_jax.report.figures import PREDICTED, draw_boxes, masked_pair, save_png
+from saliency_jax.report.figures import (
+    PREDICTED,
+    Caption,
+    draw_boxes,
+    masked_pair,
+    save_png,
+)
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.heat import heat_grid, overlay
 from saliency_jax.saliency import Masker
@@ -104,12 +112,19 @@ def explain_pictures(plan: Plan, paths: Sequence[Path]) -> dict[str, Any]:
 
     Raises:
       InputError: none can be read, the classifier tells fewer classes apart than are
-        asked for, or something cannot be written.
+        asked for or other ones than are named, or something cannot be written.
     """
+    known = count_classes(plan.classifier, "the classifier", plan.image_size)
+    if plan.classes > known:
+        raise InputError(
+            f"--classes={plan.classes}: the classifier tells {known} classes apart"
+        )
+    check_labels(plan.labels, known)
     answer = jax.jit(probabilities)
     report: dict[str, Any] = {"how": describe(plan), "pictures": [], "skipped": []}
     folders = folder_names(paths)
     make_folder(plan.out)
+    told = 0
     for start in tqdm(
         range(0, len(paths), plan.batch_size), unit="batch", disable=None
     ):
@@ -118,8 +133,12 @@ def explain_pictures(plan: Plan, paths: Sequence[Path]) -> dict[str, Any]:
             try:
                 batch.append(read_picture(path))
             except InputError as error:
-                tqdm.write(f"left out: {error}", file=sys.stderr)
                 report["skipped"].append({"file": str(path), "why": str(error)})
+        # Where all are, the error at the end is enough.
+        if batch or report["pictures"]:
+            for left_out in report["skipped"][told:]:
+                tqdm.write(f"left out: {left_out['why']}", file=sys.stderr)
+            told = len(report["skipped"])
         if batch:
             report["pictures"] += _explain_batch(plan, answer, batch, folders)
             write_json(plan.out / "explanations.json", report)
@@ -140,16 +159,6 @@ def _explain_batch(
     views = [shown(one.pixels, plan.image_size, plan.view) for one in batch]
     squares = np.stack([square for square, _ in views])
     probability = np.asarray(answer(plan.classifier, squares))
-    if plan.classes > probability.shape[1]:
-        raise InputError(
-            f"--classes={plan.classes}: the classifier tells {probability.shape[1]} "
-            "classes apart"
-        )
-    if plan.labels and len(plan.labels) != probability.shape[1]:
-        raise InputError(
-            f"{len(plan.labels)} labels for {probability.shape[1]} classes: name every "
-            "class of the classifier, in order"
-        )
     # Of equally likely classes the first comes first.
     ranked = np.argsort(-probability, axis=1, kind="stable")[:, : plan.classes]
     maps = {
@@ -201,7 +210,8 @@ def _write_picture(
     make_folder(folder)
     names = [plan.labels[c] if plan.labels else f"class {c}" for c in classes]
     captions = [
-        f"{n} {probability[c]:.2f}" for n, c in zip(names, classes, strict=True)
+        Caption(name, f"{probability[number]:.2f}")
+        for name, number in zip(names, classes, strict=True)
     ]
     sheet = heat_grid(np.repeat(square[None], len(classes), axis=0), maps, captions)
     save_png(folder / "sheet.png", sheet)

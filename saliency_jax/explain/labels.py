@@ -1,5 +1,6 @@
 """Names of classes from a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from saliency_jax.errors import InputError
@@ -27,3 +28,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
         is_number = len(first) == 9 and first[0] == "n" and first[1:].isdecimal()
         names.append(rest if is_number and rest else line.strip())
     return tuple(names)
+
+
+def check_labels(labels: Sequence[str], classes: int) -> None:
+    """Checks that there are no names, or one for each class of a classifier.
+
+    Raises:
+      InputError: there are more or fewer.
+    """
+    if labels and len(labels) != classes:
+        raise InputError(
+            f"{len(labels)} labels for {classes} classes: name every class of the "
+            "classifier, in order"
+        )

@@ -43,20 +43,35 @@ class Window(NamedTuple):
     width: int
 
 
-def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
+def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
     """The files that are named, and all pictures in folders and the folders in them.
 
     Args:
       paths: files and folders.
+      out: folder of the results, which are nobody's own pictures: what lies there is
+        not taken from a folder around it.
 
     Raises:
-      InputError: one is not there, or a folder has no picture.
+      InputError: one is not there, is the folder of the results, or has no picture.
     """
     found = []
+    results = Path(out).resolve()
     for path in map(Path, paths):
         if path.is_dir():
+            folder = path.resolve()
+            if folder == results:
+                raise InputError(
+                    f"--out={out} is a folder of pictures to explain: name another one "
+                    f"for the results, such as {path / 'explained'}"
+                )
+            around = results.is_relative_to(folder)
             inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES
+                and not (
+                    around and (folder / file.relative_to(path)).is_relative_to(results)
+                )
             )
             if not inside:
                 raise InputError(

@@ -7,6 +7,7 @@ and return plain numpy arrays; small images are enlarged to a readable size.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,18 @@ LINE = 18
 INK = (40, 40, 40)
 FILED = (40, 220, 60)
 PREDICTED = (255, 50, 50)
+
+
+class Caption(NamedTuple):
+    """What stands above a picture.
+
+    Attributes:
+      name: perhaps several, with commas; cut where there is no room.
+      number: stands behind it, whole.
+    """
+
+    name: str
+    number: str
 
 
 def picture_strip(
@@ -184,17 +197,27 @@ def _write(picture: np.ndarray, text: str, x: int, y: int) -> None:
     cv2.putText(picture, text, (x, y), font, TEXT_SCALE, INK, 1, cv2.LINE_AA)
 
 
+def fitting(label: str | Caption, width: int) -> str:
+    """As much of a label as is no wider, in pixels; of a caption's names the first."""
+    name, number = label if isinstance(label, Caption) else (label, "")
+    behind = f" {number}" * bool(number)
+    if number and _text_width(name + behind) > width:
+        name = name.split(",")[0]
+    text = name + behind
+    while name and _text_width(text) > width:
+        name = name[:-1]
+        text = f"{name}..{behind}"
+    return text
+
+
 def with_header(
-    body: UInt8[np.ndarray, "P Q 3"], labels: Sequence[str]
+    body: UInt8[np.ndarray, "P Q 3"], labels: Sequence[str | Caption]
 ) -> UInt8[np.ndarray, "_ Q 3"]:
     header = np.full((HEADER, body.shape[1], 3), 255, np.uint8)
     step = (body.shape[1] + GAP) // len(labels)
     for column, label in enumerate(labels):
-        fitting = label
-        while _text_width(fitting) > step - 2 * GAP:
-            label = label[:-1]
-            fitting = label + ".."
-        _write(header, fitting, column * step + 2, HEADER - 8)
+        text = fitting(label, step - 2 * GAP)
+        _write(header, text, column * step + 2, HEADER - 8)
     return np.concatenate([header, body])
 
 

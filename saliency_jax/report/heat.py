@@ -6,7 +6,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 
-from saliency_jax.report.figures import as_uint8, enlarge_smoothly, join, with_header
+from saliency_jax.report.figures import (
+    Caption,
+    as_uint8,
+    enlarge_smoothly,
+    join,
+    with_header,
+)
 
 CLIPPED = 99.0  # percentile: a few extreme pixels would leave the rest dark
 FLOOR = (
@@ -19,7 +25,7 @@ AGAINST, FOR = (31, 90, 255), (255, 30, 30)
 def heat_grid(
     images: Num[np.ndarray, "B H W 3"],
     maps: Mapping[str, Float[np.ndarray, "B H W"]],
-    captions: Sequence[str],
+    captions: Sequence[str | Caption],
 ) -> UInt8[np.ndarray, "P Q 3"]:
     """Draws one row per image: the image, then each method's map over it.
 

@@ -1,7 +1,16 @@
-"""`python -m saliency_jax.synthesis COMMAND --flags`."""
+"""Makes images: of classes, that fool classifiers, and that keep their class.
+
+    python -m saliency_jax.synthesis class_images --help
+    python -m saliency_jax.synthesis attack --help
+    python -m saliency_jax.synthesis variations --help
+
+Each of the commands has flags of its own.
+"""
 
 import sys
 from collections.abc import Sequence
+
+from absl import flags
 
 from saliency_jax.errors import InputError, run_command
 from saliency_jax.synthesis import (
@@ -29,8 +38,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Each command has flags of its own.
+    # absl's --help tells of the main module only.
     named = sys.argv[1] if len(sys.argv) > 1 else ""
     if named in COMMANDS:
+        __doc__ = COMMANDS[named].__doc__
         COMMANDS[named].define_flags()
+        flags.adopt_module_key_flags(COMMANDS[named])
     run_command(main)

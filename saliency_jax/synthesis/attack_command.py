@@ -110,13 +110,13 @@ def attack_data(
     source = sources.open_source(
         data, data_dir, split or sources.evaluation_split(data, data_dir)
     )
-    loaded = {named: load(named, "--classifiers") for named in classifiers}
-    sizes = [one.image_size for one in loaded.values() if one.image_size]
+    loaded = [load(named, "--classifiers") for named in classifiers]
+    names = short_names([one.path for one in loaded])
+    sizes = [one.image_size for one in loaded if one.image_size]
     size = image_size or (sizes[0] if sizes else IMAGE_SIZE)
-    for named, one in loaded.items():
+    for named, one in zip(classifiers, loaded, strict=True):
         check_fit(named, one, source, size)
-    names = short_names([one.path for one in loaded.values()])
-    models = [one.classifier for one in loaded.values()]
+    models = [one.classifier for one in loaded]
     out = Path(out)
     make_folder(out)
 

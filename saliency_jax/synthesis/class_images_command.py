@@ -11,6 +11,7 @@ a layer instead, whose numbers are `--classes`. See
 `saliency_jax.synthesis.class_image`.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -24,10 +25,18 @@ from saliency_jax.attribution.scores import probabilities
 from saliency_jax.environment import environment
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.explain.explanations import slug
-from saliency_jax.explain.labels import read_labels
+from saliency_jax.explain.labels import check_labels, read_labels
 from saliency_jax.loading import load
+from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.create import IMAGE_SIZE
-from saliency_jax.report.figures import as_uint8, join, save_png, with_header
+from saliency_jax.report.figures import (
+    Caption,
+    as_uint8,
+    enlarge_smoothly,
+    join,
+    save_png,
+    with_header,
+)
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.synthesis.class_image import LEGIBLE, Output, class_image
 
@@ -39,7 +48,11 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "classifier", None, "A run, NETWORK=WEIGHTS_FILE, or package.module:function."
     )
-    flags.DEFINE_list("classes", [], "Numbers or names of classes, comma-separated.")
+    flags.DEFINE_list(
+        "classes",
+        [],
+        "Numbers or names of classes, comma-separated; one name of a class is enough.",
+    )
     flags.DEFINE_string(
         "layer", None, "Layer whose channels --classes are; by default the classes."
     )
@@ -104,6 +117,7 @@ def make_class_images(
     loaded = load(classifier, "--classifier")
     model, size = loaded.classifier, image_size or loaded.image_size or IMAGE_SIZE
     names = read_labels(Path(labels)) if labels else model.labels
+    check_labels(names, count_classes(model, classifier, size))
     numbers = np.array([class_number(text, () if layer else names) for text in classes])
     targets = Unit(numbers, layer=layer) if layer else numbers
     out = Path(out)
@@ -137,12 +151,11 @@ def make_class_images(
             }
         )
     captions = [
-        entry["name"] + ("" if layer else f" {entry['probability']:.2f}")
+        Caption(entry["name"], "" if layer else f"{entry['probability']:.2f}")
         for entry in entries
     ]
-    save_png(
-        out / "class_images.png", with_header(join(list(pictures), axis=1), captions)
-    )
+    strip = join([enlarge_smoothly(one) for one in pictures], axis=1)
+    save_png(out / "class_images.png", with_header(strip, captions))
     how = {**environment(), "classifier": classifier, "image_size": size}
     how |= {"output": output, "seed": seed, "options": options}
     results = {"how": how, "images": entries}
@@ -152,17 +165,34 @@ def make_class_images(
 
 
 def class_number(text: str, names: Sequence[str]) -> int:
-    """The number of a class that a user names by its number or its name.
+    """The number of a class that a user names.
+
+    Args:
+      text: the number, the whole name, or one of the synonyms that commas separate in
+        it, in capitals or not.
+      names: of all classes.
 
     Raises:
-      InputError: there is no class of that name.
+      InputError: there is no class of that name, or there are several.
     """
     if text.isdecimal():
         return int(text)
-    if text in names:
-        return list(names).index(text)
-    raise InputError(
-        f"--classes: {unknown('class', text, names)}"
-        if names
-        else f"--classes: {text!r} is no number, and no names are known: see --labels"
-    )
+    if not names:
+        raise InputError(
+            f"--classes: {text!r} is no number, and no names are known: see --labels"
+        )
+    asked = text.strip().casefold()
+    synonyms = [[one.strip() for one in name.split(",")] for name in names]
+    whole = [n for n, name in enumerate(names) if name.strip().casefold() == asked]
+    found = whole or [
+        n for n, of_class in enumerate(synonyms) if asked in map(str.casefold, of_class)
+    ]
+    if not found:
+        every = itertools.chain.from_iterable(synonyms)
+        raise InputError(f"--classes: {unknown('class', text, every)}")
+    if len(found) > 1:
+        raise InputError(
+            f"--classes: {text!r} names the classes {', '.join(map(str, found))}: name "
+            "one of them by its number"
+        )
+    return found[0]

@@ -144,6 +144,7 @@ def vary(
       InputError: for anything that is not there, or does not fit; or no image has a
         salient box that leaves some of it.
     """
+    explain = masker_method(masker) if masker else method_of(method)
     source = sources.open_source(
         data, data_dir, split or sources.evaluation_split(data, data_dir)
     )
@@ -151,7 +152,6 @@ def vary(
     size = trained.module.image_size
     loaded = load(classifier, "--classifier")
     check_fit(classifier, loaded, source, size)
-    explain = masker_method(masker) if masker else method_of(method)
     out = Path(out)
     make_folder(out)
 

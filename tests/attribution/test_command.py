@@ -1,14 +1,18 @@
 """`python -m saliency_jax.attribution` on pictures of the user's own."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
 
+from saliency_jax.attribution import __main__ as command
 from saliency_jax.attribution.__main__ import explain_files
 from saliency_jax.errors import InputError
 from saliency_jax.loading import load_classifier
 from saliency_jax.models.create import create_backbone
 from saliency_jax.report.figures import GAP, HEADER, READABLE_SIDE
+from saliency_jax.report.heat import heat_grid
 from tests.weights_files import write_weights
 
 
@@ -16,7 +20,8 @@ from tests.weights_files import write_weights
 def folder(tmp_path_factory):
     """A weights file and two pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    write_weights(folder / "net.safetensors", create_backbone("resnet10", 7))
+    for name in ("net", "again"):
+        write_weights(folder / f"{name}.safetensors", create_backbone("resnet10", 7))
     random = np.random.default_rng(0)
     for name, size in (("one.png", (50, 70)), ("two.jpg", (64, 48))):
         picture = random.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -65,6 +70,22 @@ def test_classifiers_stand_beside_each_other(folder, classifier_run, capsys):
     explain(folder, methods="gradient")
     alone = np.load(folder / "maps" / "maps.npz")
     np.testing.assert_array_equal(alone["gradient"], both["net.safetensors/gradient"])
+
+
+def test_the_probability_stands_beside_a_name_that_is_cut(folder, monkeypatch, capsys):
+    captions = []
+
+    def record(images, maps, of_rows):
+        captions.extend(of_rows)
+        return heat_grid(images, maps, of_rows)
+
+    monkeypatch.setattr(command, "heat_grid", record)
+    explain(folder, "one.png", beside=[f"resnet10={folder}/again.safetensors"])
+    out = capsys.readouterr().out
+    for caption, net in zip(captions, ("net", "again"), strict=True):
+        assert re.fullmatch(rf"{net}.safetensors: class \d", caption.name)
+        assert re.fullmatch(r"[01]\.\d\d", caption.number)
+        assert f"one.png: {caption.name} {caption.number}\n" in out
 
 
 def test_a_class_can_be_asked_for(folder, capsys):

@@ -125,6 +125,9 @@ def test_unreadable_pictures_are_left_out_and_the_rest_is_explained(tmp_path, ca
     assert sizes["turned.jpg"] == [32, 48]
     with pytest.raises(InputError, match="none of the 1 files is a picture"):
         explain_pictures(plan(tmp_path), [paths[1]])
+    assert capsys.readouterr().err == ""  # the error says it
+    explain_pictures(plan(tmp_path, classes=1, batch_size=1), [paths[1], *paths])
+    assert capsys.readouterr().err.count("left out: ") == 2
 
 
 def test_what_asks_for_no_class_is_asked_once(tmp_path):
@@ -160,9 +163,10 @@ def test_names_of_folders_and_files_are_safe_and_differ(tmp_path):
     ],
 )
 def test_what_does_not_fit_the_classifier_is_refused(changed, message, tmp_path):
-    redder(tmp_path / "quarters.png")
+    """Before any picture is so much as read."""
     with pytest.raises(InputError, match=message):
-        explain_pictures(plan(tmp_path, **changed), [tmp_path / "quarters.png"])
+        explain_pictures(plan(tmp_path, **changed), [tmp_path / "none.png"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_from_a_file(tmp_path):

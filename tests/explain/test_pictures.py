@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -70,14 +71,30 @@ def test_files_and_folders_are_found(tmp_path):
         path.write_bytes(b"")
     (tmp_path / "all" / "no_suffix").write_bytes(b"")
     named = tmp_path / "all" / "no_suffix"
-    found = find_pictures([named, tmp_path / "all", tmp_path / "all" / "b.jpg"])
+    named_and_found = [named, tmp_path / "all", tmp_path / "all" / "b.jpg"]
+    found = find_pictures(named_and_found, tmp_path / "out")
     names = [str(path.relative_to(tmp_path / "all")) for path in found]
     assert names == ["no_suffix", "a.PNG", "b.jpg", "inner/c.webp"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no picture in the folder .*empty"):
-        find_pictures([tmp_path / "empty"])
+        find_pictures([tmp_path / "empty"], "out")
     with pytest.raises(InputError, match="none.jpg does not exist"):
-        find_pictures([tmp_path / "none.jpg"])
+        find_pictures([tmp_path / "none.jpg"], "out")
+
+
+def test_results_are_no_pictures_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, result = Path("own", "dog.png"), Path("own", "explained", "dog", "sheet.png")
+    for file in (own, result):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    out = tmp_path / "own" / "explained"  # the same place by another name
+    assert find_pictures(["own"], out) == [own]
+    assert find_pictures(["own", result], out) == [own, result]
+    assert find_pictures(["own"], ".") == find_pictures(["own"], "other")
+    assert find_pictures(["own"], "other") == [own, result]
+    with pytest.raises(InputError, match="--out=own is a folder of pictures"):
+        find_pictures([tmp_path / "own"], "own")
 
 
 def test_the_centre_is_that_of_evaluation_and_its_window_holds_it():

@@ -115,6 +115,28 @@ def test_text_stays_inside_its_cell():
     assert (labels[:, -figures.GAP :] == 255).all()
 
 
+def test_a_caption_is_cut_before_its_number():
+    width = lambda text: cv2.getTextSize(
+        text, cv2.FONT_HERSHEY_SIMPLEX, figures.TEXT_SCALE, 1
+    )[0][0]
+    caption = figures.Caption("indigo bunting, Passerina cyanea", "0.98")
+    for room, text in (
+        (600, "indigo bunting, Passerina cyanea 0.98"),
+        (width("indigo bunting 0.98"), "indigo bunting 0.98"),
+        (width("indigo .. 0.98"), "indigo .. 0.98"),
+        (1, ".. 0.98"),
+    ):
+        assert figures.fitting(caption, room) == text
+    assert figures.fitting("a, b 0.98", width("a, b..")) == "a, b.."
+    assert figures.fitting(caption._replace(number=""), 600) == caption.name
+    body = np.zeros((9, 150, 3), np.uint8)
+    long, short = (
+        figures.with_header(body, [figures.Caption(name, "0.98")])
+        for name in ("indigo bunting, Passerina cyanea", "indigo bunting")
+    )
+    np.testing.assert_array_equal(long, short)
+
+
 def test_png_round_trip_and_unwritable_place(tmp_path, images):
     figures.save_png(tmp_path / "a.png", images[0])
     read = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]

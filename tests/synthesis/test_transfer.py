@@ -87,9 +87,12 @@ def data(shapes_dir):
         ({"epsilons": ["0"]}, "--epsilons: '0' is no radius"),
         ({"classifiers": ["nowhere"]}, "--classifiers nowhere does not exist"),
         ({"split": "nosplit"}, "nosplit"),
+        ({"classifiers": "twice"}, "/classifier is named twice: name each run"),
     ],
 )
 def test_mistakes(wrong, message, classifier_run, data, tmp_path):
     given = {"classifiers": [str(classifier_run)], "out": tmp_path} | data | wrong
+    if wrong.get("classifiers") == "twice":
+        given["classifiers"] = [str(classifier_run)] * 2
     with pytest.raises(InputError, match=message):
         attack_command.attack_data(**given)

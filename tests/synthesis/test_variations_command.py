@@ -68,7 +68,8 @@ def test_pictures_and_figures_are_written(
         ({"generator": "classifier"}, "stage 'classifier' and has no generator"),
         ({"classifier": "generator"}, "stage 'generator', which has neither a class"),
         ({"generator": "nowhere"}, "nowhere is not a run"),
-        ({"method": "grad"}, "no method 'grad'"),
+        # said before anything is loaded
+        ({"method": "grad", "data": "nowhere"}, "no method 'grad'"),
         ({"box": "value", "alpha": 1.0}, "none of 3 maps of gradient has a box"),
         ({"classifier": "five"}, "five.*5 classes"),
     ],
