@@ -54,6 +54,7 @@ def to_images(
     mean: Float[Array, "1 1 1 3"],
     size: tuple[int, int],
     parametrisation: Parametrisation,
+    smoothness: float = 1.0,
 ) -> Float[Array, "B H W 3"]:
     """What the canvas shows.
 
@@ -66,10 +67,11 @@ def to_images(
         in photographs (by 1 / frequency), of colours that do not correlate in
         photographs; a sigmoid keeps the images in [0, 1]. After Olah, Mordvintsev and
         Schubert: Feature visualization (Distill, 2017), section "Preconditioning".
+      smoothness: the power of 1 / frequency that "fourier" takes.
     """
     if parametrisation == "pixels":
         return mean + canvas
-    scaled = canvas * _amplitudes(size)[None, ..., None]
+    scaled = canvas * _amplitudes(size, smoothness)[None, ..., None]
     waves = jnp.fft.irfft2(scaled, s=size, axes=(1, 2), norm="ortho")
     colours = jnp.einsum("byxk,ck->byxc", waves, COLOURS_SCALED)
     mean = jnp.clip(mean, 0.01, 0.99)
@@ -102,13 +104,13 @@ def _frequencies(size: tuple[int, int]) -> Float[np.ndarray, "H w"]:
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
 
 
-def _amplitudes(size: tuple[int, int]) -> Float[np.ndarray, "H w"]:
-    """Of each wave in a photograph.
+def _amplitudes(size: tuple[int, int], smoothness: float) -> Float[np.ndarray, "H w"]:
+    """Of each wave; in a photograph, with a smoothness of 1.
 
     Waves of unit variance then give pixels of unit variance (but for the scale of the
     colours), so that a step is as large at any size.
     """
-    weights = 1 / np.maximum(_frequencies(size), 1 / max(size))
+    weights = np.maximum(_frequencies(size), 1 / max(size)) ** -smoothness
     # Every column but the first, and the last of an even width, stands for two.
     times = np.full(weights.shape[1], 2.0)
     times[0] = 1

@@ -6,17 +6,21 @@ r"""Generates the salient part of images anew, and counts what keeps its class.
 
 Writes to `--out` `variations.json`, the share of all variations that the classifier
 still calls what it calls the image, with its interval, and `variations.png`, the first
-variations of the first images, none chosen. See `saliency_jax.synthesis.variations`.
+variations of the first images, none chosen. Beside it stand the shares of boxes whose
+content nobody searched for: of what the starting points generate, and of the mean
+colour. `--place random` moves each box to where no map told it to be. See
+`saliency_jax.synthesis.variations`.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from tqdm import tqdm
 
 from saliency_jax import prng
@@ -29,6 +33,8 @@ from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.loading import load, load_generator
 from saliency_jax.metrics.intervals import mean_interval
 from saliency_jax.metrics.map_boxes import RULES
+from saliency_jax.models.classifier import Classifier, mean_colour
+from saliency_jax.objectives.terms import is_correct
 from saliency_jax.report.figures import save_png
 from saliency_jax.report.files import make_folder, write_json
 from saliency_jax.report.generated import variation_grid
@@ -38,6 +44,8 @@ from saliency_jax.synthesis.variations import (
     published_options,
     salient_regions,
 )
+
+Place = Literal["salient", "random"]
 
 SHOWN_IMAGES, SHOWN_VARIATIONS = 8, 6
 
@@ -49,11 +57,15 @@ class Varied(NamedTuple):
       image: as the classifier was shown it.
       label: its true class.
       found: its variations alone, as numpy arrays.
+      unsearched: the share of those that keep the class without a search.
+      filled: whether the class stays when the region is filled with the mean colour.
     """
 
     image: UInt8[np.ndarray, "S S 3"]
     label: int
     found: Variations
+    unsearched: float
+    filled: bool
 
 
 def define_flags() -> None:
@@ -75,6 +87,12 @@ def define_flags() -> None:
     flags.DEFINE_string("masker", None, "Workdir of a run whose masker does instead.")
     flags.DEFINE_enum("box", "quantile", RULES, "How a map becomes a box.")
     flags.DEFINE_float("alpha", 0.5, "Of the rule; quantile has none.")
+    flags.DEFINE_enum(
+        "place",
+        "salient",
+        get_args(Place),
+        "Where the box stands; at random it has the same sides.",
+    )
     flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
     flags.DEFINE_integer("restarts", 64, "Variations of each image.", 1)
     flags.DEFINE_integer("steps", None, "Of each search; by default as published.", 0)
@@ -106,6 +124,7 @@ def main(argv: Sequence[str]) -> None:
         masker=values.masker,
         box=values.box,
         alpha=values.alpha,
+        place=values.place,
         limit=values.limit,
         restarts=values.restarts,
         steps=values.steps,
@@ -127,6 +146,7 @@ def vary(
     masker: str | None = None,
     box: str = "quantile",
     alpha: float = 0.5,
+    place: Place = "salient",
     limit: int | None = None,
     restarts: int = 64,
     steps: int | None = None,
@@ -160,6 +180,8 @@ def vary(
     options = options._replace(**{k: v for k, v in given.items() if v is not None})
     root = jax.random.key(seed)
     key_of = lambda stream: prng.stream_key(root, stream)
+    random = np.random.default_rng(seed)
+    mean = np.float32(mean_colour(loaded.classifier))
     count = min(limit or len(source), len(source))
     chosen: list[Varied] = []
     batches = pipeline.eval_batches(
@@ -181,27 +203,41 @@ def vary(
                 )
             )
             regions = salient_regions(maps, box, alpha)
+            if place == "random":
+                regions = np.stack([moved(region, random) for region in regions])
             areas = regions.mean(axis=(1, 2))
-            for place in np.flatnonzero(batch["valid"]):
+            for row in np.flatnonzero(batch["valid"]):
                 bar.update()
-                if areas[place] in (0, 1):
+                if areas[row] in (0, 1):
                     continue
-                found = acceptable_variations(
+                one = slice(row, row + 1)
+                varied = functools.partial(
+                    acceptable_variations,
                     loaded.classifier,
                     trained,
-                    images[place : place + 1],
-                    regions[place : place + 1],
-                    classes[place : place + 1],
+                    images[one],
+                    regions[one],
+                    classes[one],
                     restarts=restarts,
-                    options=options,
                     key=key_of("starts"),
                     batch_size=batch_size,
                 )
-                found = jax.tree.map(np.asarray, found)
+                found = jax.tree.map(np.asarray, varied(options=options))
                 if len(chosen) >= SHOWN_IMAGES:  # not to be drawn
                     found = found._replace(images=found.images[:, :0])
-                label = int(batch["label"][place])
-                chosen.append(Varied(images[place], label, found))
+                unsearched = varied(options=options._replace(steps=0))
+                filled = np.where(
+                    regions[one][..., None], mean, images[one] / np.float32(255)
+                )
+                chosen.append(
+                    Varied(
+                        images[row],
+                        int(batch["label"][row]),
+                        found,
+                        unsearched=float(unsearched.shares[0]),
+                        filled=bool(keeps(loaded.classifier, filled, classes[one])[0]),
+                    )
+                )
     if not chosen:
         raise InputError(
             f"none of {count} maps of {masker or method} has a box that is a part of "
@@ -216,6 +252,7 @@ def vary(
         "image_size": size,
         "maps": masker or method,
         "box": box if box == "quantile" else f"{box}, alpha {alpha:g}",
+        "place": place,
         "restarts": restarts,
         "search": options._asdict(),
         "seed": seed,
@@ -230,13 +267,42 @@ def vary(
         f"{results['share']:.1%} (95 %: {low:.1%} to {high:.1%}) of "
         f"{results['variations']} variations of {results['images']} images keep their "
         f"class; {results['without_region']} images without a region\n"
+        f"without a search {results['unsearched']['share']:.1%}, "
+        f"filled with the mean colour {results['filled']['share']:.1%}\n"
         f"{path}, {out / 'variations.png'}"
     )
     return results
 
 
+def moved(
+    region: Bool[np.ndarray, "S S"], random: np.random.Generator
+) -> Bool[np.ndarray, "S S"]:
+    """A box of the same sides somewhere in the image; nothing stays nothing."""
+    rows, columns = region.any(axis=1), region.any(axis=0)
+    height, width = rows.sum(), columns.sum()
+    top, left = (
+        random.integers(side - length + 1)
+        for side, length in zip(region.shape, (height, width), strict=True)
+    )
+    at_random = np.zeros_like(region)
+    at_random[top : top + height, left : left + width] = True
+    return at_random
+
+
+@jax.jit
+def keeps(
+    classifier: Classifier,
+    images: Float[Array | np.ndarray, "B S S 3"],
+    targets: Int[Array | np.ndarray, "B"],
+) -> Bool[Array, "B"]:
+    """Whether the classifier calls images what it called the ones they come from."""
+    return is_correct(classifier(images), targets, classifier.output)
+
+
 def summary(chosen: Sequence[Varied], count: int) -> dict[str, Any]:
     """Returns the share of all variations that keep their class, and each image's.
+
+    So it does for the boxes whose content nobody searched for.
 
     The interval is of a mean over images: an image's variations are not independent.
 
@@ -245,9 +311,13 @@ def summary(chosen: Sequence[Varied], count: int) -> dict[str, Any]:
       count: of images that were asked for.
     """
     shares = np.concatenate([one.found.shares for one in chosen])
-    return {
+    share_of = lambda shares: {
         "share": float(shares.mean()),
         "interval": list(mean_interval(shares)),
+    }
+    return share_of(shares) | {
+        "unsearched": share_of(np.array([one.unsearched for one in chosen])),
+        "filled": share_of(np.array([float(one.filled) for one in chosen])),
         "images": len(chosen),
         "variations": sum(one.found.is_same.size for one in chosen),
         "without_region": count - len(chosen),
@@ -256,6 +326,8 @@ def summary(chosen: Sequence[Varied], count: int) -> dict[str, Any]:
                 "label": one.label,
                 "target": int(one.found.targets[0]),
                 "share": float(share),
+                "unsearched": one.unsearched,
+                "filled": one.filled,
                 "region": float(one.found.regions.mean()),
                 "context": float(one.found.context.mean()),
                 "realism": float(one.found.realism.mean()),

@@ -152,12 +152,44 @@ def test_fourier_climbs_and_stays_in_range():
 def test_jitter_moves_each_image_in_its_own_way_by_a_few_pixels():
     keys = jax.random.split(jax.random.key(0), 64)
     image = jnp.zeros((64, 9, 9, 3)).at[:, 4, 4].set(1.0)
-    places = np.argwhere(np.asarray(moved(keys, image, jnp.int32(3), 2))[..., 0])
+    places = np.argwhere(np.asarray(moved(keys, image, 2, (1.0, 1.0)))[..., 0])
     shifts = places[:, 1:] - 4
     assert set(np.unique(shifts)) == {-2, -1, 0, 1, 2}
     assert len(np.unique(shifts, axis=0)) > 10
-    others = np.argwhere(np.asarray(moved(keys, image, jnp.int32(4), 2))[..., 0])
-    assert not np.array_equal(places, others)
+    # what leaves the image does not come in on the other side
+    corner = jnp.zeros((64, 9, 9, 3)).at[:, 0, 0].set(1.0)
+    left = np.argwhere(
+        np.asarray(moved(jax.random.clone(keys), corner, 2, (1.0, 1.0)))[..., 0]
+    )
+    assert 0 < len(left) < 64 and left[:, 1:].max() == 2
+
+
+def test_zoom_scales_about_the_centre():
+    keys = jax.random.split(jax.random.key(0), 64)
+    ones = jnp.ones((64, 64, 64, 3))
+    seen = np.asarray(moved(keys, ones, 0, (0.25, 0.75)))[..., 0]
+    sides = np.sqrt(seen.sum(axis=(1, 2)))
+    assert 15.9 < sides.min() < 18 and 44 < sides.max() < 48.1
+    # of the logarithm all values are as likely
+    assert np.median(sides) == pytest.approx(np.sqrt(16 * 48), rel=0.15)
+    np.testing.assert_allclose(seen, seen[:, ::-1, ::-1], atol=1e-5)
+    larger = np.asarray(moved(jax.random.clone(keys), ones, 0, (2.0, 2.0)))
+    np.testing.assert_allclose(larger, 1, atol=1e-5)
+
+
+def test_a_smooth_canvas_has_weaker_short_waves_and_no_more_variance():
+    size = (32, 32)
+    plain, smooth = (canvas._amplitudes(size, power) for power in (1.0, 1.5))
+    ratio = smooth / plain
+    frequency = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)[None])
+    order = np.argsort(frequency, axis=None)
+    assert np.all(np.diff(ratio.flatten()[order]) <= 1e-6)
+    np.testing.assert_allclose(ratio[0, 16] / ratio[0, 1], (1 / 16) ** 0.5, rtol=1e-5)
+    rng = np.random.default_rng(0)
+    noise = np.fft.rfft2(rng.normal(size=(200, *size)), norm="ortho")
+    for weights in (plain, smooth):
+        pixels = np.fft.irfft2(noise * weights, s=size, norm="ortho")
+        assert pixels.var() == pytest.approx(1, rel=0.1)
 
 
 def test_several_at_once_are_each_by_itself_whatever_the_batch_size():

@@ -9,8 +9,9 @@ import pytest
 
 from saliency_jax.errors import InputError
 from saliency_jax.metrics.intervals import mean_interval
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.synthesis import __main__ as command
-from saliency_jax.synthesis.variations_command import vary
+from saliency_jax.synthesis.variations_command import keeps, moved, vary
 
 
 def run(classifier_run, generator_run, shapes_dir, out, **changed):
@@ -39,6 +40,10 @@ def test_pictures_and_figures_are_written(
     assert results["variations"] == 4 * len(shares)
     assert results["share"] == pytest.approx(np.mean(shares))
     assert results["interval"] == pytest.approx(mean_interval(np.array(shares)))
+    for beside in ("unsearched", "filled"):
+        of_each = np.array([float(one[beside]) for one in results["of_each_image"]])
+        assert results[beside]["share"] == pytest.approx(of_each.mean())
+        assert results[beside]["interval"] == pytest.approx(mean_interval(of_each))
     assert all(0 < image["region"] < 1 for image in results["of_each_image"])
     how = results["how"]
     assert how["search"] == {
@@ -60,6 +65,33 @@ def test_pictures_and_figures_are_written(
     assert few["how"]["search"] == how["search"] | {"step_size": 1.0}
     pairs = zip(few["of_each_image"], results["of_each_image"], strict=False)
     assert all(one["region"] == other["region"] for one, other in pairs)
+    # without steps there is nothing to find
+    still = run(*runs, tmp_path / "still", limit=2, steps=0, place="random")
+    assert still["share"] == still["unsearched"]["share"]
+    assert still["how"]["place"] == "random"
+    pairs = zip(still["of_each_image"], results["of_each_image"], strict=False)
+    assert all(one["region"] == other["region"] for one, other in pairs)
+
+
+def test_a_box_at_random_keeps_its_sides():
+    region = np.zeros((8, 8), bool)
+    region[5:8, 0:2] = True
+    random = np.random.default_rng(0)
+    boxes = [moved(region, random) for _ in range(200)]
+    edges = [np.argwhere(box) for box in boxes]
+    spans = [(found.max(axis=0) - found.min(axis=0) + 1).tolist() for found in edges]
+    assert spans == [[3, 2]] * 200 and all(box.sum() == 6 for box in boxes)
+    corners = {tuple(found.min(axis=0).tolist()) for found in edges}
+    assert len(corners) > 35 and np.max(list(corners), axis=0).tolist() == [5, 6]
+    assert not moved(np.zeros((8, 8), bool), random).any()
+
+
+def test_keeps_asks_for_the_class_of_the_image():
+    classifier = Classifier.from_function(lambda x: x.mean(axis=(1, 2)))
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    images[0, ..., 1] = 1
+    images[1, ..., 2] = 1
+    assert keeps(classifier, images, np.array([1, 1])).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
