@@ -8,7 +8,7 @@ import pytest
 
 from saliency_jax.models import cpu_gradients
 from saliency_jax.models.create import create_backbone
-from saliency_jax.models.layers import Conv
+from saliency_jax.models.layers import Conv, conv_layer
 from tests.models import reproducible
 
 CONVOLUTIONS = {
@@ -30,9 +30,41 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_is_flax_and_its_gradients_too(name, dtype):
-    x = jnp.asarray(reproducible.uniform((2, 7, 8, 4), "x", -1.0, 1.0))
+    is_flax(Conv, (7, 8), 4, dtype, CONVOLUTIONS[name])
+
+
+SMALL = {
+    "three": dict(kernel_size=(3, 3), padding=1),
+    "three, of every second": dict(kernel_size=(3, 3), strides=(2, 2), padding=1),
+    "three, SAME": dict(kernel_size=(3, 3), strides=(2, 1), padding="SAME"),
+    "three by two": dict(kernel_size=(3, 2), padding=[(1, 2), (0, 1)]),
+    "five": dict(kernel_size=(5, 5), padding=2, use_bias=False),
+    "three, spread": dict(kernel_size=(3, 3), padding=2, kernel_dilation=2),
+    "three, of spread maps": dict(kernel_size=(3, 3), padding=1, input_dilation=2),
+    "three, in groups": dict(kernel_size=(3, 3), padding=1, feature_group_count=2),
+}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 4), (4, 5)])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_convolution_of_small_maps_is_flax_too(name, size):
+    is_flax(conv_layer(True), size, 6, jnp.float32, SMALL[name])
+
+
+def test_a_convolution_of_small_maps_is_a_product_in_training_alone():
+    for train, side in ((True, 4), (True, 5), (False, 4)):
+        x = jnp.zeros((2, side, side, 8))
+        conv = conv_layer(train)(6, (3, 3))
+        variables = conv.init(jax.random.key(0), x)
+        text = jax.jit(jax.grad(lambda v, x=x, c=conv: jnp.sum(c.apply(v, x))))
+        is_product = "convolution" not in text.lower(variables).as_text()
+        assert is_product == (train and side == 4)
+
+
+def is_flax(conv_class, size, channels, dtype, options):
+    x = jnp.asarray(reproducible.uniform((2, *size, channels), "x", -1.0, 1.0))
     ours, flax = (
-        conv(features=6, dtype=dtype, **CONVOLUTIONS[name]) for conv in (Conv, nn.Conv)
+        conv(features=6, dtype=dtype, **options) for conv in (conv_class, nn.Conv)
     )
     variables = flax.init(jax.random.key(0), x)
     shapes = jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x))
