@@ -63,8 +63,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "box",
         "quantile",
-        "How a map becomes a region and a box: quantile, graph_cut, or with an alpha "
-        "value:0.5, fixed:0.2, energy:0.5, mean:2.",
+        "How a map becomes a region and a box: quantile, graph_cut, grabcut, or with "
+        "an alpha value:0.5, fixed:0.2, energy:0.5, mean:2.",
     )
     flags.DEFINE_enum(
         "view",

@@ -7,22 +7,22 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from saliency_jax.errors import InputError, unknown
 from saliency_jax.metrics.map_boxes import (
+    CUTS,
     RULES,
     binary_masks,
     component_boxes,
     grid_boxes,
 )
 
-GRAPH_CUT = "graph_cut"
-NAMES = (*RULES, GRAPH_CUT)
-WITHOUT_ALPHA = ("quantile", GRAPH_CUT)
+NAMES = (*RULES, *CUTS)
+WITHOUT_ALPHA = ("quantile", *CUTS)
 
 
 class Rule(NamedTuple):
     """How a map becomes a region.
 
     Attributes:
-      name: one of `metrics.map_boxes.RULES`, or "graph_cut".
+      name: one of `metrics.map_boxes.RULES` or `CUTS`.
       alpha: of a rule that has one.
     """
 
@@ -75,11 +75,11 @@ def region_and_box(
       kept.
     """
     maps = values[None]
-    if rule.name == GRAPH_CUT:
+    if rule.name in CUTS:
         # SciPy's graphs take half a second to import.
         from saliency_jax.segmentation import graph_cut
 
-        region = graph_cut(square[None], maps)
+        region = graph_cut(square[None], maps, variant=CUTS[rule.name])
         return region[0], component_boxes(region)[0]
     normalise = not is_mask
     alphas = np.array([rule.alpha])

@@ -39,6 +39,9 @@ from saliency_jax.metrics.raw_maps import GivenMaps, checked_maps, min_max_norma
 
 RULES = ("quantile", "fixed", "value", "energy", "mean")
 
+CUTS = {"graph_cut": "seeds", "grabcut": "grabcut"}
+"""Further rules, which look at the image: variants of `segmentation.graph_cut`."""
+
 _TWENTIETHS = tuple(i / 20 for i in range(1, 20))
 
 ALPHAS: dict[str, tuple[float, ...]] = {

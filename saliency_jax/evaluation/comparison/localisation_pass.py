@@ -27,8 +27,7 @@ from saliency_jax.metrics.raw_maps import min_max_normalised
 from saliency_jax.report.comparison import Figure, Metric
 from saliency_jax.segmentation import graph_cut
 
-GRAPH_CUT = "graph_cut"
-RULES = (*map_boxes.RULES, GRAPH_CUT)
+RULES = (*map_boxes.RULES, *map_boxes.CUTS)
 
 IMAGES_PER_TASK = 8  # a few MB at 224 pixels, near the cores
 THUMBNAILS = 1000  # images whose maps are kept for the report
@@ -192,8 +191,10 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     size = maps.shape[1]
     filed = batch["boxes_pixels"], batch["original_size"]
     masks = maps if contestant.is_mask else min_max_normalised(maps)
-    is_cut = rule.name == GRAPH_CUT and not contestant.is_box
-    cut = graph_cut(batch["image"], maps) if is_cut else None
+    cut = None
+    if rule.name in map_boxes.CUTS and not contestant.is_box:
+        variant = map_boxes.CUTS[rule.name]
+        cut = graph_cut(batch["image"], maps, variant=variant)
     boxes = _boxes(contestant, maps, cut, rule.name)
     hits = box_hits(boxes, *filed, size, rule.convention)
     regions = pointing.box_regions(*filed, size)
@@ -358,7 +359,7 @@ def rule_in_words(arrays: Arrays, rule: BoxRule, contestant: Contestant) -> str:
     if not arrays["scored"].any():
         return "no image has a box to be scored by"
     hit = f"hit at IoU {'>= 0.5' if rule.convention == 'inclusive' else '> 0.5'}"
-    if rule.name in ("quantile", GRAPH_CUT):
+    if rule.name in ("quantile", *map_boxes.CUTS):
         return f"{rule.name}; {hit}"
     _, chosen = chosen_boxes(arrays)
     alphas = sorted({map_boxes.ALPHAS[rule.name][index] for index in chosen})

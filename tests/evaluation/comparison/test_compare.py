@@ -227,6 +227,13 @@ def test_other_judges_see_what_a_map_keeps(tmp_path):
     assert red["mask_area"] < 0.3
 
 
+@pytest.mark.parametrize("cut", ["graph_cut", "grabcut"])
+def test_a_cut_has_no_threshold(tmp_path, cut):
+    plan = plan_of(tmp_path, ("gt_known",), cut)
+    red = compare.compare(plan, {"red": RED}, {})[0].rows["red"]
+    assert red.figures["gt_known"].value == 1 / 4 and red.note.startswith(f"{cut}; hit")
+
+
 def test_metrics_by_name_and_by_group():
     assert set(catalogue.chosen(["pointing"])) == {"pointing", *catalogue.COSTS}
     assert set(catalogue.chosen([])) >= {"gt_known", "saliency_metric", "sparseness"}
