@@ -1,14 +1,16 @@
-"""Time of gradients as XLA has them on a CPU and as `models.cpu_gradients` has them.
+"""Time of layers in training as XLA has them on a CPU, and as ours are there.
 
     python -m benchmarks.cpu_gradients [--rounds 9] [--batch_size 8]
 
-Of a ResNet-50's stem at 224 pixels: the kernel of its first convolution, and its max-
-pooling. Every round takes each once, in turn; the ratio is taken within a round.
+Of a ResNet-50 at 224 pixels: of its stem the gradient of the first convolution's kernel
+and that of its max-pooling (`models.cpu_gradients`); of its four stages a 3x3
+convolution with both of its gradients (`models.winograd`). Every round takes each once,
+in turn; the ratio is taken within a round.
 """
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -18,7 +20,7 @@ from absl import flags
 from jaxtyping import Array
 
 from saliency_jax.errors import InputError, run_command
-from saliency_jax.models import cpu_gradients
+from saliency_jax.models import cpu_gradients, winograd
 from saliency_jax.models.cpu_gradients import Pads
 
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Of measurements.", 1)
@@ -39,6 +41,13 @@ def _kernel(x: Array, gradient: Array) -> Array:
     return jax.linear_transpose(convolve, kernel)(gradient)[0]
 
 
+def _step(
+    convolve: Callable[..., Array], kernel: Array, x: Array, gradient: Array
+) -> Array:
+    result, back = jax.vjp(convolve, x, kernel)
+    return jnp.concatenate([each.ravel() for each in (result, *back(gradient))])
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints the median ratios."""
     if len(argv) > 1:
@@ -53,6 +62,15 @@ def main(argv: Sequence[str]) -> None:
         "3x3 max-pooling": (_pooling, pool, jax.nn.relu(maps(112, 64)), maps(56, 64)),
         "7x7 kernel": (_kernel, kernel, maps(224, 3), maps(112, 64)),
     }
+    plain = partial(cpu_gradients.convolution, stride=1, pads=_PAD_1)
+    for side, channels in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        weights = rng.standard_normal((3, 3, channels, channels), np.float32)
+        layers[f"3x3 convolution, {side}x{side}x{channels}"] = (
+            partial(_step, plain, weights),
+            partial(_step, winograd.trained_3x3, weights),
+            maps(side, channels),
+            maps(side, channels),
+        )
     for name, (plain, ours, *arguments) in layers.items():
         ratios, forms = [], [jax.jit(plain), jax.jit(ours)]
         expected, found = (np.asarray(form(*arguments)) for form in forms)

@@ -3,13 +3,13 @@ r"""Explains pictures of your own: which pixels each of the likely classes rests
     python -m saliency_jax.explain dog.jpg holiday/ --classifier RUN --out explained \
         --methods grad_cam,rise:masks=1000 --maskers runs/casm_imagenet --classes 3
 
-Takes files and folders, of any format that OpenCV reads; of a folder around `--out` all
-but that. For each picture `--out` gets a folder with `sheet.png` (a row for each class,
-a column for each method or masker) and, at the picture's own size, each map over the
-picture with its box, and what the map's region keeps and leaves. `explanations.json`
-has the classes with their names and probabilities, the boxes in the picture's pixels,
-the names of all files, and how it was made. A picture that cannot be read is named and
-left out; the exit code is then 2.
+Takes files and folders, of any format that OpenCV reads; of a folder not what this
+command has written there. For each picture `--out` gets a folder with `sheet.png` (a
+row for each class, a column for each method or masker) and, at the picture's own size,
+each map over the picture with its box, and what the map's region keeps and leaves.
+`explanations.json` has the classes with their names and probabilities, the boxes in the
+picture's pixels, the names of all files, and how it was made. A picture that cannot be
+read is named and left out; the exit code is then 2.
 """
 
 import sys
@@ -30,7 +30,7 @@ from saliency_jax.explain.explanations import (
     masker_explainer,
 )
 from saliency_jax.explain.labels import read_labels
-from saliency_jax.explain.pictures import View, find_pictures
+from saliency_jax.explain.pictures import RESULTS, View, find_pictures
 from saliency_jax.explain.regions import rule_of
 from saliency_jax.loading import load
 from saliency_jax.models.create import IMAGE_SIZE
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
             f"{one['name']} {one['probability']:.2f}" for one in picture["classes"]
         )
         print(f"{picture['file']}: {likely}")
-    print(plan.out / "explanations.json")
+    print(plan.out / RESULTS)
     if report["skipped"]:
         sys.exit(2)
 

@@ -18,6 +18,7 @@ from saliency_jax.environment import environment
 from saliency_jax.errors import InputError
 from saliency_jax.explain.labels import check_labels
 from saliency_jax.explain.pictures import (
+    RESULTS,
     Picture,
     View,
     Window,
@@ -141,7 +142,7 @@ def explain_pictures(plan: Plan, paths: Sequence[Path]) -> dict[str, Any]:
             told = len(report["skipped"])
         if batch:
             report["pictures"] += _explain_batch(plan, answer, batch, folders)
-            write_json(plan.out / "explanations.json", report)
+            write_json(plan.out / RESULTS, report)
     if not report["pictures"]:
         raise InputError(
             f"none of the {len(paths)} files is a picture that can be explained, the "

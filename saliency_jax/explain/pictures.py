@@ -17,6 +17,7 @@ from saliency_jax.errors import InputError
 
 View = Literal["whole", "centre"]
 
+RESULTS = "explanations.json"
 MOST_STRETCHED = 100  # times as long as wide
 
 
@@ -49,7 +50,7 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
     Args:
       paths: files and folders.
       out: folder of the results, which are nobody's own pictures: what lies there is
-        not taken from a folder around it.
+        not taken from a folder around it, nor what lies with an earlier `RESULTS`.
 
     Raises:
       InputError: one is not there, is the folder of the results, or has no picture.
@@ -64,14 +65,13 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
                     f"--out={out} is a folder of pictures to explain: name another one "
                     f"for the results, such as {path / 'explained'}"
                 )
-            around = results.is_relative_to(folder)
+            made = {results, *(file.resolve().parent for file in path.rglob(RESULTS))}
             inside = sorted(
                 file
                 for file in path.rglob("*")
                 if file.suffix.lower() in SUFFIXES
-                and not (
-                    around and (folder / file.relative_to(path)).is_relative_to(results)
-                )
+                and file.is_file()
+                and made.isdisjoint(_folders_between(file, path))
             )
             if not inside:
                 raise InputError(
@@ -86,6 +86,12 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
                 f"{path} does not exist: name pictures, or folders of them"
             )
     return list(dict.fromkeys(found))
+
+
+def _folders_between(file: Path, folder: Path) -> list[Path]:
+    """The folders that a file lies in, within a folder and without it."""
+    inner = file.relative_to(folder).parents
+    return [folder.resolve() / parent for parent in inner if parent.name]
 
 
 def read_picture(path: Path) -> Picture:

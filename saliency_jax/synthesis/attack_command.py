@@ -37,6 +37,7 @@ from saliency_jax.synthesis.adversarial import fgsm, pgd
 from saliency_jax.synthesis.transfer import Attack, rates, try_on_all
 
 STEP = 1 / 255
+EPSILONS = {"fgsm": ("1", "4"), "pgd": ("1", "4"), "pgd_l2": ("64", "255")}
 SHOWN = 4  # images in the picture
 
 
@@ -50,9 +51,12 @@ def define_flags() -> None:
     flags.DEFINE_string("data", None, "Data set.")
     flags.DEFINE_string("data_dir", "data", "Folder of prepared data sets.")
     flags.DEFINE_string("split", None, "By default validation, or else test.")
-    flags.DEFINE_enum("attack", "fgsm", ("fgsm", "pgd", "pgd_l2"), "Which attack.")
+    flags.DEFINE_enum("attack", "fgsm", EPSILONS, "Which attack.")
     flags.DEFINE_list(
-        "epsilons", ["1", "4"], "Radii in steps of 1/255, comma-separated."
+        "epsilons",
+        [],
+        "Radii in steps of 1/255, comma-separated; by default 1,4, and 64,255 in the "
+        "L2 norm of a whole image.",
     )
     flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
     flags.DEFINE_integer(
@@ -91,7 +95,7 @@ def attack_data(
     data_dir: str = "data",
     split: str | None = None,
     attack: str = "fgsm",
-    epsilons: Sequence[str] = ("1", "4"),
+    epsilons: Sequence[str] = (),
     limit: int | None = None,
     image_size: int | None = None,
     batch_size: int = 16,
@@ -106,7 +110,9 @@ def attack_data(
     Raises:
       InputError: for anything that is not there, or does not fit.
     """
-    radii = {text: STEP * radius(text) for text in epsilons}
+    radii = {text: STEP * radius(text) for text in epsilons or EPSILONS[attack]}
+    if len(set(radii.values())) < len(epsilons or radii):
+        raise InputError(f"--epsilons={','.join(epsilons)}: a radius is named twice")
     source = sources.open_source(
         data, data_dir, split or sources.evaluation_split(data, data_dir)
     )

@@ -119,6 +119,12 @@ def make_class_images(
     names = read_labels(Path(labels)) if labels else model.labels
     check_labels(names, count_classes(model, classifier, size))
     numbers = np.array([class_number(text, () if layer else names) for text in classes])
+    for number in numbers:
+        if np.sum(numbers == number) > 1:
+            raise InputError(
+                f"--classes: {number} is named twice: commas separate classes, so give "
+                "one name of each"
+            )
     targets = Unit(numbers, layer=layer) if layer else numbers
     out = Path(out)
     make_folder(out)

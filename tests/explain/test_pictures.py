@@ -93,6 +93,12 @@ def test_results_are_no_pictures_of_ones_own(tmp_path, monkeypatch):
     assert find_pictures(["own", result], out) == [own, result]
     assert find_pictures(["own"], ".") == find_pictures(["own"], "other")
     assert find_pictures(["own"], "other") == [own, result]
+    # of an earlier call, which wrote elsewhere; but whoever names its folder means it
+    (own.parent / "explained" / "explanations.json").write_text("{}")
+    assert find_pictures(["own"], "other") == [own]
+    assert find_pictures(["own/explained"], "other") == [result]
+    (own.parent / "folder.png").mkdir()
+    assert find_pictures(["own"], "other") == [own]
     with pytest.raises(InputError, match="--out=own is a folder of pictures"):
         find_pictures([tmp_path / "own"], "own")
 

@@ -49,6 +49,8 @@ def test_channels_of_a_layer_and_names_from_a_file(classifier_run, tmp_path):
         (tmp_path / "names.txt").write_text("disc\n")
         labels = str(tmp_path / "names.txt")
         make_class_images(str(classifier_run), ["0"], labels=labels, out=tmp_path)
+    with pytest.raises(InputError, match="--classes: 3 is named twice"):
+        make_class_images(str(classifier_run), ["3", "0", "3"], out=tmp_path)
     with pytest.raises(InputError, match="channel 900 of a Unit"):
         make_class_images(str(classifier_run), ["900"], layer="tap_0", out=tmp_path)
 

@@ -75,6 +75,13 @@ def test_the_command_on_two_runs(classifier_run, deep_classifier_run, data, tmp_
     ).is_file()
 
 
+def test_radii_of_a_norm_are_of_its_size(classifier_run, data, tmp_path):
+    """A step of 1/255 is nothing in the L2 norm of an image."""
+    options = {"attack": "pgd_l2", "limit": 2, "out": tmp_path}
+    results = attack_command.attack_data([str(classifier_run)], **data, **options)
+    assert list(results["fooled"]) == ["64", "255"]
+
+
 @pytest.fixture
 def data(shapes_dir):
     return {"data": "shapes/32x32", "data_dir": shapes_dir}
@@ -85,6 +92,7 @@ def data(shapes_dir):
     [
         ({"epsilons": ["much"]}, "--epsilons: 'much' is no radius"),
         ({"epsilons": ["0"]}, "--epsilons: '0' is no radius"),
+        ({"epsilons": ["1", "1.0"]}, "--epsilons=1,1.0: a radius is named twice"),
         ({"classifiers": ["nowhere"]}, "--classifiers nowhere does not exist"),
         ({"split": "nosplit"}, "nosplit"),
         ({"classifiers": "twice"}, "/classifier is named twice: name each run"),
