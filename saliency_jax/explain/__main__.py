@@ -4,12 +4,12 @@ r"""Explains pictures of your own: which pixels each of the likely classes rests
         --methods grad_cam,rise:masks=1000 --maskers runs/casm_imagenet --classes 3
 
 Takes files and folders, of any format that OpenCV reads; of a folder not what this
-command has written there. For each picture `--out` gets a folder with `sheet.png` (a
-row for each class, a column for each method or masker) and, at the picture's own size,
-each map over the picture with its box, and what the map's region keeps and leaves.
-`explanations.json` has the classes with their names and probabilities, the boxes in the
-picture's pixels, the names of all files, and how it was made. A picture that cannot be
-read is named and left out; the exit code is then 2.
+command has written to folders in it. For each picture `--out` gets a folder with
+`sheet.png` (a row for each class, a column for each method or masker) and, at the
+picture's own size, each map over the picture with its box, and what the map's region
+keeps and leaves. `explanations.json` has the classes with their names and
+probabilities, the boxes in the picture's pixels, the names of all files, and how it was
+made. A picture that cannot be read is named and left out; the exit code is then 2.
 """
 
 import sys

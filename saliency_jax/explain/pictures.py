@@ -9,7 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from saliency_jax.data import transforms
-from saliency_jax.data.builders.image_kinds import HANDLING, SUFFIXES, image_kinds
+from saliency_jax.data.builders.image_kinds import (
+    HANDLING,
+    SUFFIXES,
+    image_kinds,
+    is_deep_tiff,
+)
 from saliency_jax.data.builders.image_memory import read_image_file
 from saliency_jax.data.builders.recipe import UnreadableImage
 from saliency_jax.data.example import Example
@@ -50,7 +55,8 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
     Args:
       paths: files and folders.
       out: folder of the results, which are nobody's own pictures: what lies there is
-        not taken from a folder around it, nor what lies with an earlier `RESULTS`.
+        not taken from a folder around it, nor what an earlier call has written to
+        another folder in it.
 
     Raises:
       InputError: one is not there, is the folder of the results, or has no picture.
@@ -65,13 +71,17 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
                     f"--out={out} is a folder of pictures to explain: name another one "
                     f"for the results, such as {path / 'explained'}"
                 )
-            made = {results, *(file.resolve().parent for file in path.rglob(RESULTS))}
+            inner = [file.relative_to(path) for file in path.rglob("*")]
+            made = {file.parent for file in inner if file.name == RESULTS}
+            if results.is_relative_to(folder):
+                made.add(results.relative_to(folder))
+            made.discard(Path())  # whoever names results as pictures means them
             inside = sorted(
-                file
-                for file in path.rglob("*")
+                path / file
+                for file in inner
                 if file.suffix.lower() in SUFFIXES
-                and file.is_file()
-                and made.isdisjoint(_folders_between(file, path))
+                and made.isdisjoint(file.parents)
+                and (path / file).is_file()
             )
             if not inside:
                 raise InputError(
@@ -86,12 +96,6 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
                 f"{path} does not exist: name pictures, or folders of them"
             )
     return list(dict.fromkeys(found))
-
-
-def _folders_between(file: Path, folder: Path) -> list[Path]:
-    """The folders that a file lies in, within a folder and without it."""
-    inner = file.relative_to(folder).parents
-    return [folder.resolve() / parent for parent in inner if parent.name]
 
 
 def read_picture(path: Path) -> Picture:
@@ -117,6 +121,11 @@ def read_picture(path: Path) -> Picture:
     except UnreadableImage as error:
         raise InputError(str(error)) from error
     except InputError as error:
+        if is_deep_tiff(encoded):
+            raise InputError(
+                f"{path} has more than 16 bits a channel, which OpenCV does not make "
+                "a picture of: save it with 8 or 16"
+            ) from error
         raise InputError(
             f"{path} is damaged or no picture that OpenCV reads: remove it, or save it "
             "as PNG or JPEG"

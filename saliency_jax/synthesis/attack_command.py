@@ -8,7 +8,11 @@ Writes to `--out` `attacks.json`: for every radius (in steps of 1/255) a matrix 
 share of its right answers that each classifier loses to examples made against each,
 with 95 % intervals; the diagonal is the attack's own success rate. `attacks.png` shows
 the first images, what was added to them, and what the classifier then says. All
-classifiers are shown images of one size. See `saliency_jax.synthesis.adversarial`.
+classifiers are shown images of one size. The radii of `--attack pgd_l2` are L2 norms of
+a whole image's change, by default 64,255, that is 0.25 and 1. With `--targeted` every
+attack goes towards the wrong class that the attacked classifier holds least likely
+(Kurakin et al., arXiv 1607.02533), and the share taken for that class is told too. See
+`saliency_jax.synthesis.adversarial`.
 """
 
 import functools
@@ -55,8 +59,20 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "epsilons",
         [],
-        "Radii in steps of 1/255, comma-separated; by default 1,4, and 64,255 in the "
-        "L2 norm of a whole image.",
+        "Radii in steps of 1/255, comma-separated; by default 1,4, and for pgd_l2, "
+        "whose radii are L2 norms of a whole image's change, 64,255.",
+    )
+    flags.DEFINE_integer("steps", None, "Of pgd and pgd_l2; by default 10.", 1)
+    flags.DEFINE_float(
+        "step_size",
+        None,
+        "Of pgd and pgd_l2, in steps of 1/255; by default 2.5 radii / steps.",
+    )
+    flags.DEFINE_bool(
+        "targeted",
+        False,
+        "Attack towards the wrong class that the attacked classifier holds least "
+        "likely.",
     )
     flags.DEFINE_integer("limit", None, "Only the first so many images.", 1)
     flags.DEFINE_integer(
@@ -80,6 +96,9 @@ def main(argv: Sequence[str]) -> None:
         split=values.split,
         attack=values.attack,
         epsilons=values.epsilons,
+        steps=values.steps,
+        step_size=values.step_size,
+        targeted=values.targeted,
         limit=values.limit,
         image_size=values.image_size,
         batch_size=values.batch_size,
@@ -96,6 +115,9 @@ def attack_data(
     split: str | None = None,
     attack: str = "fgsm",
     epsilons: Sequence[str] = (),
+    steps: int | None = None,
+    step_size: float | None = None,
+    targeted: bool = False,
     limit: int | None = None,
     image_size: int | None = None,
     batch_size: int = 16,
@@ -113,6 +135,7 @@ def attack_data(
     radii = {text: STEP * radius(text) for text in epsilons or EPSILONS[attack]}
     if len(set(radii.values())) < len(epsilons or radii):
         raise InputError(f"--epsilons={','.join(epsilons)}: a radius is named twice")
+    options = {"targeted": targeted} | step_options(attack, steps, step_size)
     source = sources.open_source(
         data, data_dir, split or sources.evaluation_split(data, data_dir)
     )
@@ -129,6 +152,7 @@ def attack_data(
     count = min(limit or len(source), len(source))
     right: list[np.ndarray] = []
     fooled: dict[str, list[np.ndarray]] = {text: [] for text in radii}
+    hit: dict[str, list[np.ndarray]] = {text: [] for text in radii}
     shown: list[UInt8[np.ndarray, "P Q 3"]] = []
     batches = pipeline.eval_batches(
         source, batch_size=min(batch_size, count), image_size=size, limit=count
@@ -142,9 +166,12 @@ def attack_data(
                     models,
                     batch["image"],
                     batch["label"],
-                    attacking(attack, epsilon, key),
+                    attacking(attack, epsilon, key, options),
+                    targeted,
                 )
                 fooled[text].append(found.fooled[..., valid])
+                if found.hit is not None:
+                    hit[text].append(found.hit[..., valid])
                 if number == 0:
                     some = batch["image"][:SHOWN], found.attacked[0, :SHOWN]
                     shown.append(_drawn(models[0], *some, source.class_names, text))
@@ -152,7 +179,12 @@ def attack_data(
             right.append(found.right[:, valid])
     had = np.concatenate(right, axis=1)
     tables = {
-        text: rates(names, had, np.concatenate(parts, axis=2))
+        text: rates(
+            names,
+            had,
+            np.concatenate(parts, axis=2),
+            np.concatenate(hit[text], axis=2) if targeted else None,
+        )
         for text, parts in fooled.items()
     }
     results = {
@@ -164,6 +196,7 @@ def attack_data(
             "images": count,
             "image_size": size,
             "attack": attack,
+            "options": options,
             "seed": seed,
         },
         "accuracy": dict(zip(names, had.mean(axis=1).tolist(), strict=True)),
@@ -171,7 +204,7 @@ def attack_data(
     }
     write_json(out / "attacks.json", results)
     save_png(out / "attacks.png", join(shown, axis=0))
-    print(describe(tables, attack))
+    print(describe(tables, attack, targeted))
     print(f"{out / 'attacks.json'}, {out / 'attacks.png'}")
     return results
 
@@ -194,15 +227,37 @@ def radius(text: str) -> float:
     return number
 
 
-def attacking(name: str, epsilon: float, key: jax.Array) -> Attack:
-    """The attack of a name, away from the labels."""
+def step_options(
+    attack: str, steps: int | None, step_size: float | None
+) -> dict[str, Any]:
+    """Those of an attack's options that a user gives.
+
+    Raises:
+      InputError: the attack has none, or a step goes nowhere.
+    """
+    given = {"steps": steps, "step_size": step_size and STEP * step_size}
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and attack == "fgsm":
+        raise InputError(
+            f"--{next(iter(options))} is of pgd and pgd_l2: fgsm is one step as long "
+            "as its radius"
+        )
+    if step_size is not None and not 0 < step_size < float("inf"):
+        raise InputError(f"--step_size={step_size}: expected a number above 0")
+    return options
+
+
+def attacking(
+    name: str, epsilon: float, key: jax.Array, options: Mapping[str, Any]
+) -> Attack:
+    """The attack of a name."""
     if name == "fgsm":
-        return functools.partial(fgsm, epsilon=epsilon)
+        return functools.partial(fgsm, epsilon=epsilon, **options)
     norm = "l2" if name == "pgd_l2" else "linf"
-    return functools.partial(pgd, epsilon=epsilon, norm=norm, key=key)
+    return functools.partial(pgd, epsilon=epsilon, norm=norm, key=key, **options)
 
 
-def describe(tables: Mapping[str, Any], attack: str) -> str:
+def describe(tables: Mapping[str, Any], attack: str, targeted: bool) -> str:
     """Returns the matrices as text."""
     parts = []
     for text, table in tables.items():
@@ -210,18 +265,24 @@ def describe(tables: Mapping[str, Any], attack: str) -> str:
         body = [
             [
                 made,
-                *(
-                    "-"
-                    if of["share"] is None
-                    else format_per_cent(of["share"], of["interval"])
-                    for of in of_made.values()
-                ),
+                *map(_cell, of_made.values()),
             ]
             for made, of_made in table.items()
         ]
         parts.append(format_table(header, body))
     note = "per cent of its right answers that each column's classifier loses"
+    if targeted:
+        note += "; after the semicolon that it takes for the target"
     return "\n\n".join((*parts, note))
+
+
+def _cell(of: Mapping[str, Any]) -> str:
+    if of["share"] is None:
+        return "-"
+    lost = format_per_cent(of["share"], of["interval"])
+    if "target_share" not in of:
+        return lost
+    return f"{lost}; {format_per_cent(of['target_share'], of['target_interval'])}"
 
 
 def _drawn(

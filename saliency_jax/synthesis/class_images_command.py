@@ -119,11 +119,12 @@ def make_class_images(
     names = read_labels(Path(labels)) if labels else model.labels
     check_labels(names, count_classes(model, classifier, size))
     numbers = np.array([class_number(text, () if layer else names) for text in classes])
+    kind = f"{layer} channel" if layer else "class"
     for number in numbers:
         if np.sum(numbers == number) > 1:
             raise InputError(
-                f"--classes: {number} is named twice: commas separate classes, so give "
-                "one name of each"
+                f"--classes: {kind} {number} is named twice: commas separate classes, "
+                "so give one name of each"
             )
     targets = Unit(numbers, layer=layer) if layer else numbers
     out = Path(out)
@@ -142,7 +143,6 @@ def make_class_images(
     certain = np.asarray(jax.jit(probabilities)(model, images))
     pictures, entries = as_uint8(np.asarray(images)), []
     for place, number in enumerate(numbers):
-        kind = f"{layer} channel" if layer else "class"
         name = names[number] if names and not layer else f"{kind} {number}"
         file = f"{number}_{slug(name)}.png"
         save_png(out / file, pictures[place])

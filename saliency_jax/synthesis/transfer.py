@@ -1,7 +1,6 @@
 """Whether examples that were made against one classifier fool another."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,11 +21,13 @@ class Outcome(NamedTuple):
     Attributes:
       right: whether each of J classifiers has the image right as it is.
       fooled: whether it is wrong about the image that was made against each of the J.
+      hit: whether it takes that image for the target; None: there was none.
       attacked: the images that were made against each.
     """
 
     right: Bool[np.ndarray, "J B"]
     fooled: Bool[np.ndarray, "J J B"]
+    hit: Bool[np.ndarray, "J J B"] | None
     attacked: Float[np.ndarray, "J B H W 3"]
 
 
@@ -35,6 +36,7 @@ def try_on_all(
     images: UInt8[np.ndarray, "B H W 3"],
     labels: Int[np.ndarray, "B"],
     attack: Attack,
+    targeted: bool = False,
 ) -> Outcome:
     """Attacks each classifier, and shows what was made to all of them.
 
@@ -42,29 +44,38 @@ def try_on_all(
       classifiers: J of them, of the same classes and the same size of image.
       images: in bytes.
       labels: their true classes.
-      attack: away from the labels.
+      attack: away from the labels that it is given, or towards them.
+      targeted: whether towards; each attack is then given the wrong classes that the
+        attacked classifier holds least likely (Kurakin et al., arXiv 1607.02533).
     """
-    true = jnp.asarray(labels)
-    is_wrong = partial(_is_wrong, labels=true)
-    attacked = [attack(model, jnp.asarray(images), true) for model in classifiers]
-    return Outcome(
-        ~np.stack([is_wrong(model, images) for model in classifiers]),
-        np.stack([[is_wrong(m, made) for m in classifiers] for made in attacked]),
-        np.stack(attacked),
-    )
+    x, true = jnp.asarray(images), jnp.asarray(labels)
+    given = [_least_likely(m, x, true) if targeted else true for m in classifiers]
+    attacked = [attack(m, x, of) for m, of in zip(classifiers, given, strict=True)]
+    before = np.stack([_answers(m, x) for m in classifiers])
+    after = np.stack([[_answers(m, made) for m in classifiers] for made in attacked])
+    hit = after == np.stack(given)[:, None] if targeted else None
+    return Outcome(before == labels, after != labels, hit, np.stack(attacked))
 
 
 @jax.jit
-def _is_wrong(
-    classifier: Classifier, images: Array | np.ndarray, labels: Int[Array, "B"]
-) -> Bool[Array, "B"]:
-    return jnp.argmax(classifier(images), axis=-1) != labels
+def _answers(classifier: Classifier, images: Array) -> Int[Array, "B"]:
+    return jnp.argmax(classifier(images), axis=-1)
+
+
+@jax.jit
+def _least_likely(
+    classifier: Classifier, images: Array, labels: Int[Array, "B"]
+) -> Int[Array, "B"]:
+    logits = classifier(images)
+    true = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.argmin(jnp.where(true, jnp.inf, logits), axis=-1)
 
 
 def rates(
     names: Sequence[str],
     right: Bool[np.ndarray, "J n"],
     fooled: Bool[np.ndarray, "J J n"],
+    hit: Bool[np.ndarray, "J J n"] | None = None,
 ) -> dict[str, Mapping[str, dict[str, object]]]:
     """The share of its right answers that each classifier loses to each attack.
 
@@ -72,18 +83,30 @@ def rates(
       names: of the classifiers.
       right: see `Outcome`, of all images.
       fooled: likewise.
+      hit: likewise.
 
     Returns:
       Of the classifier that was attacked and the one that was asked `{"share",
       "interval", "images"}`, with Wilson's interval of 95 %; the share is None where
-      the one that was asked has no image right.
+      the one that was asked has no image right. With targets also `"target_share"` and
+      `"target_interval"`, of the same images: those that it takes for the target.
     """
     table: dict[str, dict[str, dict[str, object]]] = {}
-    for made, of_made in zip(names, fooled, strict=True):
+    for i, made in enumerate(names):
         table[made] = {}
-        for asked, had, wrong in zip(names, right, of_made, strict=True):
-            count, hits = int(had.sum()), int((had & wrong).sum())
-            share = hits / count if count else None
-            interval = list(wilson_interval(hits, count)) if count else None
-            table[made][asked] = {"share": share, "interval": interval, "images": count}
+        for j, (asked, had) in enumerate(zip(names, right, strict=True)):
+            share, interval = _share(had, fooled[i, j])
+            of = {"share": share, "interval": interval, "images": int(had.sum())}
+            if hit is not None:
+                of["target_share"], of["target_interval"] = _share(had, hit[i, j])
+            table[made][asked] = of
     return table
+
+
+def _share(
+    had: Bool[np.ndarray, "n"], holds: Bool[np.ndarray, "n"]
+) -> tuple[float | None, list[float] | None]:
+    count, hits = int(had.sum()), int((had & holds).sum())
+    if not count:
+        return None, None
+    return hits / count, list(wilson_interval(hits, count))

@@ -166,6 +166,19 @@ def test_only_a_whole_number_is_an_orientation(kind, orientation, rotated):
     assert kinds == ["greyscale"] + ["EXIF-rotated"] * rotated
 
 
+def test_lab_is_not_transparent():
+    lab = Image.merge("LAB", [Image.new("L", (8, 8), 120)] * 3)
+    assert image_kinds.image_kinds(saved(lab, "TIFF"), "lab.tiff") == []
+
+
+def test_big_tiff_tells_its_depth_too():
+    floats, option = Image.fromarray(np.ones((8, 8), np.float32)), {"big_tiff": True}
+    assert image_kinds.is_deep_tiff(saved(floats, "TIFF", **option))
+    plain = Image.fromarray(picture())
+    assert not image_kinds.is_deep_tiff(saved(plain, "TIFF", **option))
+    assert not image_kinds.is_deep_tiff(saved(plain, "PNG"))
+
+
 def test_one_pixel_is_enough_to_train_on(tmp_path):
     dot = _prepared(tmp_path, {"dot.png": unusual_pictures()["1x1"][1]})["dot.png"]
     row = transforms.random_resized_crop(dot, 16, 0.08, np.random.default_rng(0))

@@ -97,10 +97,28 @@ def test_results_are_no_pictures_of_ones_own(tmp_path, monkeypatch):
     (own.parent / "explained" / "explanations.json").write_text("{}")
     assert find_pictures(["own"], "other") == [own]
     assert find_pictures(["own/explained"], "other") == [result]
-    (own.parent / "folder.png").mkdir()
+    (own.parent / "explanations.json").write_text("{}")
     assert find_pictures(["own"], "other") == [own]
     with pytest.raises(InputError, match="--out=own is a folder of pictures"):
         find_pictures([tmp_path / "own"], "own")
+
+
+def test_a_folder_is_no_picture_whatever_its_name(tmp_path):
+    inner = tmp_path / "folder.png" / "dog.jpg"
+    inner.parent.mkdir()
+    inner.touch()
+    assert find_pictures([tmp_path], "out") == [inner]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_depths_that_are_not_handled_are_told(shape, tmp_path):
+    path = tmp_path / "deep.tiff"
+    cv2.imwrite(str(path), np.ones(shape, np.float32))
+    with pytest.raises(InputError, match="deep.tiff has more than 16 bits a channel"):
+        read_picture(path)
+    path.write_bytes(cv2.imencode(".tiff", picture())[1].tobytes()[:60])
+    with pytest.raises(InputError, match="deep.tiff is damaged or no picture"):
+        read_picture(path)
 
 
 def test_the_centre_is_that_of_evaluation_and_its_window_holds_it():

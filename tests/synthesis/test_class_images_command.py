@@ -49,10 +49,19 @@ def test_channels_of_a_layer_and_names_from_a_file(classifier_run, tmp_path):
         (tmp_path / "names.txt").write_text("disc\n")
         labels = str(tmp_path / "names.txt")
         make_class_images(str(classifier_run), ["0"], labels=labels, out=tmp_path)
-    with pytest.raises(InputError, match="--classes: 3 is named twice"):
-        make_class_images(str(classifier_run), ["3", "0", "3"], out=tmp_path)
     with pytest.raises(InputError, match="channel 900 of a Unit"):
         make_class_images(str(classifier_run), ["900"], layer="tap_0", out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(None, "class 1 is named twice"), ("tap_0", "tap_0 channel 1 is named twice")],
+)
+def test_a_class_named_twice_is_refused(layer, message, classifier_run, tmp_path):
+    with pytest.raises(InputError, match=message):
+        make_class_images(
+            str(classifier_run), ["1", "0", "1"], layer=layer, out=tmp_path, **QUICK
+        )
 
 
 def test_a_class_by_one_of_its_synonyms():

@@ -3,7 +3,7 @@
 import io
 import warnings
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from saliency_jax.data.builders.image_memory import has_too_many_pixels, most_pixels
 from saliency_jax.data.builders.recipe import UnreadableImage
@@ -65,11 +65,26 @@ def image_kinds(encoded: bytes, where: str) -> list[str]:
     return kinds
 
 
+def is_deep_tiff(encoded: bytes) -> bool:
+    """Whether a TIFF file has more than 16 bits a channel, as those of floats have."""
+    header = encoded[: 16 if encoded[2:3] == b"+" else 8]  # BigTIFF, TIFF
+    file = io.BytesIO(encoded)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(tags.next)
+            tags.load(file)  # not Image.open, which knows no RGB floats
+            return max(tags[_TIFF_BITS_PER_SAMPLE]) > 16
+    except Exception:  # no TIFF file, or a damaged one
+        return False
+
+
 def _kinds(header: Image.Image, encoded: bytes) -> list[str]:
     checks = {
         "greyscale": header.mode in ("1", "L", "LA", "F") or header.mode[0] == "I",
         "CMYK": header.mode == "CMYK",
-        "transparent": "A" in header.mode or "transparency" in header.info,
+        "transparent": header.mode.endswith("A") or "transparency" in header.info,
         "EXIF-rotated": _orientation(header) > 1,
         "16-bit": _has_16_bits(header, encoded),
         "animated": getattr(header, "is_animated", False),
