@@ -179,9 +179,8 @@ def one_for_each(
 
 
 def _num_classes(classifier: Classifier, images: Float[Array, "B H W C"]) -> int:
-    # Of two images, so that `models.black_box.count_classes` has traced it already.
-    two = jax.ShapeDtypeStruct((2, *images.shape[1:]), images.dtype)
-    return logits_of.eval_shape(classifier, two).shape[-1]
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return logits_of.eval_shape(classifier, one).shape[-1]
 
 
 @partial(jax.jit, static_argnames="layer")  # keeps what it has traced; never run
