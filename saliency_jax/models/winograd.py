@@ -25,7 +25,7 @@ from saliency_jax.models.cpu_gradients import convolution
 PADS = ((1, 1), (1, 1))
 
 MANY_CHANNELS = 256  # from here on fewer products repay the additions
-LARGE_MAP = 16  # pixels of a side
+SMALLEST_MAP, LARGE_MAP = 8, 16  # pixels of a side
 
 
 class Transforms(NamedTuple):
@@ -195,7 +195,8 @@ def _stacked(grid: Grid) -> Float[Array, "t p c"]:
 
 def pays(x: Float[Array, "B h w c"], kernel: Float[Array, "3 3 c D"]) -> bool:
     """Whether `trained_3x3` is faster than a convolution, as far as was measured."""
-    return min(kernel.shape[2:]) >= 32 and x.dtype == kernel.dtype == jnp.float32
+    is_known = min(kernel.shape[2:]) >= 32 and max(x.shape[1:3]) >= SMALLEST_MAP
+    return is_known and x.dtype == kernel.dtype == jnp.float32
 
 
 @jax.custom_vjp
@@ -211,7 +212,7 @@ def trained_3x3(
 
 def _forwards(x: Array, kernel: Array) -> Array:
     plain = partial(convolution, stride=1, pads=PADS)
-    if not _has_many(x, kernel) or max(x.shape[1:3]) < 8:
+    if not _has_many(x, kernel):
         return plain(x, kernel)
     fast = partial(convolve, m=2)
     return jax.lax.platform_dependent(x, kernel, cpu=fast, default=plain)

@@ -67,9 +67,7 @@ def test_its_rounding_is_that_of_a_convolution():
         assert np.abs(other - wanted).max() <= bound * scale
 
 
-@pytest.mark.parametrize(
-    ("side", "channels"), [(7, MANY), (8, MANY), (6, 32), (18, 32)]
-)
+@pytest.mark.parametrize(("side", "channels"), [(8, MANY), (9, 32), (18, 32)])
 def test_the_layer_trains_with_it_and_gives_the_same(side, channels):
     x, kernel = arrays((2, side, side, channels), (3, 3, channels, channels))
     layer = conv_layer(True)(channels, (3, 3), padding=1, use_bias=False)
@@ -93,6 +91,7 @@ def test_the_layer_trains_with_it_and_gives_the_same(side, channels):
         ({"precision": jax.lax.Precision.HIGHEST}, (1, 8, 8, 32)),
         ({"dtype": jnp.bfloat16}, (1, 8, 8, 32)),
         ({}, (1, 8, 8, 16)),
+        ({}, (1, 7, 7, 32)),
     ],
 )
 def test_other_convolutions_are_as_they_were(options, x):
