@@ -57,7 +57,7 @@ def test_its_rounding_is_that_of_a_convolution():
     with jax.enable_x64(True):
         x, kernel, gradient = (a.astype(jnp.float64) for a in (x, kernel, gradient))
         exact, back = jax.vjp(plain, x, kernel)
-        doubles = exact, *back(gradient)
+        doubles = [np.asarray(each) for each in (exact, *back(gradient))]
     # The gradient of the kernel sums 3,000 pixels: a bound for it, not a comparison.
     for found, other, wanted, bound in zip(
         ours, singles, doubles, (2e-6, 2e-6, 1e-5), strict=True
