@@ -36,9 +36,8 @@ def _pooling(x: Array, gradient: Array) -> Array:
 
 
 def _kernel(x: Array, gradient: Array) -> Array:
-    convolve = lambda kernel: cpu_gradients.convolution(x, kernel, 2, _PAD_3)
     kernel = jax.ShapeDtypeStruct((7, 7, 3, gradient.shape[-1]), x.dtype)
-    return jax.linear_transpose(convolve, kernel)(gradient)[0]
+    return cpu_gradients.plain_gradient_of_kernel(x, gradient, kernel, 2, _PAD_3)
 
 
 def _step(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.classifier import Classifier, logits_of
+from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.create import create_classifier
 from saliency_jax.models.own_network import find_function
 
@@ -66,7 +66,7 @@ def count_classes(classifier: Classifier, name: str, image_size: int) -> int:
       InputError: it gives no logits `[B, K]` for images `[B, H, W, 3]`.
     """
     images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
-    logits = logits_of.eval_shape(classifier, images)
+    logits = jax.eval_shape(lambda model, images: model(images), classifier, images)
     if not isinstance(logits, jax.ShapeDtypeStruct):
         raise InputError(
             f"{name} gives {type(logits).__name__} for images {list(images.shape)}: "

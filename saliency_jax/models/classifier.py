@@ -171,12 +171,6 @@ class Classifier:
         return logits, taps
 
 
-@jax.jit  # keeps what it has traced, also where only the shape is asked for
-def logits_of(classifier: Classifier, images: Num[Array, "B H W C"]) -> Any:
-    """A classifier's logits; of a user's function whatever it gives."""
-    return classifier(images)
-
-
 def mean_colour(classifier: Classifier) -> tuple[float, ...]:
     """The colour in [0, 1] that the classifier's normalisation sends to zero.
 

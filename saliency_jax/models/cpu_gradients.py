@@ -150,6 +150,22 @@ def convolution(
     )
 
 
+def plain_gradient_of_maps(
+    gradient: Array, kernel: Array, x: Array, stride: int, pads: Pads
+) -> Array:
+    """The gradient of a convolution's `x` as JAX derives it; only its shape counts."""
+    of_maps = lambda x: convolution(x, kernel, stride, pads)
+    return jax.linear_transpose(of_maps, x)(gradient)[0]
+
+
+def plain_gradient_of_kernel(
+    x: Array, gradient: Array, kernel: Array, stride: int, pads: Pads
+) -> Array:
+    """The gradient of its kernel, likewise."""
+    of_kernel = lambda kernel: convolution(x, kernel, stride, pads)
+    return jax.linear_transpose(of_kernel, kernel)(gradient)[0]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def trained_convolution(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """`convolution` with a faster gradient of the kernel on a CPU."""
@@ -166,15 +182,10 @@ def _convolution_gradients(
     stride: int, pads: Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    of_x = lambda x: convolution(x, kernel, stride, pads)
-
-    def plain(x: Array, gradient: Array) -> Array:
-        of_kernel = lambda kernel: convolution(x, kernel, stride, pads)
-        return jax.linear_transpose(of_kernel, kernel)(gradient)[0]
-
+    plain = partial(plain_gradient_of_kernel, kernel=kernel, stride=stride, pads=pads)
     fast = partial(kernel_gradient, size=kernel.shape[:2], stride=stride, pads=pads)
     return (
-        jax.linear_transpose(of_x, x)(gradient)[0],
+        plain_gradient_of_maps(gradient, kernel, x, stride, pads),
         jax.lax.platform_dependent(x, gradient, cpu=fast, default=plain),
     )
 

@@ -220,6 +220,7 @@ def _product(
         for j in range(kernel.shape[1])
     ]
     seen = shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, axis=-1)
+    # A product that sums over three axes is nearly as slow as the convolution.
     products = jnp.dot(
         seen.reshape(-1, seen.shape[-1]),
         kernel.reshape(-1, kernel.shape[-1]),

@@ -20,7 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from saliency_jax.models.cpu_gradients import convolution
+from saliency_jax.models.cpu_gradients import (
+    convolution,
+    plain_gradient_of_kernel,
+    plain_gradient_of_maps,
+)
 
 PADS = ((1, 1), (1, 1))
 
@@ -229,15 +233,10 @@ def _forwards_and_residuals(x: Array, kernel: Array) -> tuple:
 
 def _gradients(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-
-    def plain_of_maps(gradient: Array, kernel: Array) -> Array:
-        of_maps = lambda x: convolution(x, kernel, 1, PADS)
-        return jax.linear_transpose(of_maps, x)(gradient)[0]
-
-    def plain_of_kernel(x: Array, gradient: Array) -> Array:
-        of_kernel = lambda kernel: convolution(x, kernel, 1, PADS)
-        return jax.linear_transpose(of_kernel, kernel)(gradient)[0]
-
+    plain_of_maps = partial(plain_gradient_of_maps, x=x, stride=1, pads=PADS)
+    plain_of_kernel = partial(
+        plain_gradient_of_kernel, kernel=kernel, stride=1, pads=PADS
+    )
     if _has_many(x, kernel):
         of_maps = jax.lax.platform_dependent(
             gradient,

@@ -10,6 +10,7 @@ import pytest
 
 from saliency_jax.models import cpu_gradients
 from saliency_jax.models.layers import conv_layer, max_pool_3x3
+from saliency_jax.training import sharding
 from tests.models import reproducible
 
 PADS = (((1, 1), (1, 1)), ((0, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (0, 1)))
@@ -106,11 +107,8 @@ def test_a_gpu_has_the_gradients_of_jax(platform):
 
 
 def test_devices_add_up_the_kernels_gradient_once():
-    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
-    by_batch, replicated = (
-        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
-        for axes in (("data",), ())
-    )
+    mesh = sharding.data_mesh(jax.devices()[:4])
+    by_batch, replicated = sharding.by_batch(mesh), sharding.replicated(mesh)
     x, kernel = maps(8, 8, 8, 3), maps(3, 3, 3, 4)
     convolve = partial(cpu_gradients.trained_convolution, stride=1, pads=PADS[0])
     pooled = lambda kernel, x: max_pool_3x3(convolve(x, kernel), True)

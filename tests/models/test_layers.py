@@ -9,6 +9,7 @@ import pytest
 from saliency_jax.models import cpu_gradients
 from saliency_jax.models.create import create_backbone
 from saliency_jax.models.layers import Conv, conv_layer
+from saliency_jax.training import sharding
 from tests.models import reproducible
 
 CONVOLUTIONS = {
@@ -125,11 +126,8 @@ def test_the_depthwise_kernels_gradient_loops_on_a_cpu_only(platform, loops):
 
 
 def test_devices_add_up_the_depthwise_kernels_gradient_once():
-    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
-    by_batch, replicated = (
-        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
-        for axes in (("data",), ())
-    )
+    mesh = sharding.data_mesh(jax.devices()[:4])
+    by_batch, replicated = sharding.by_batch(mesh), sharding.replicated(mesh)
     padded, kernel = depthwise_inputs(8)
     squared = lambda convolve: (
         lambda kernel, padded: jnp.sum(convolve(padded, kernel, 1) ** 2)

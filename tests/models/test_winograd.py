@@ -8,6 +8,7 @@ import pytest
 from saliency_jax.models import winograd
 from saliency_jax.models.cpu_gradients import convolution
 from saliency_jax.models.layers import conv_layer
+from saliency_jax.training import sharding
 from tests.models import reproducible
 
 MANY = winograd.MANY_CHANNELS
@@ -110,11 +111,8 @@ def test_a_gpu_has_the_convolutions_of_jax(platform):
 
 
 def test_devices_add_up_the_kernels_gradient_once():
-    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
-    by_batch, replicated = (
-        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
-        for axes in (("data",), ())
-    )
+    mesh = sharding.data_mesh(jax.devices()[:4])
+    by_batch, replicated = sharding.by_batch(mesh), sharding.replicated(mesh)
     x, kernel = arrays((8, 6, 6, 32), (3, 3, 32, 32))
     total = lambda kernel, x: jnp.sum(winograd.trained_3x3(x, kernel) ** 2)
     step = jax.jit(
