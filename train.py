@@ -11,8 +11,7 @@ r"""Trains a classifier, CASM's two networks, a black box's masker, or a generat
 Flags override any config value. A workdir that holds a checkpoint is resumed. Ctrl-C
 and SIGTERM end a run after the step that it is in, with a checkpoint and exit code 130
 or 143. On several machines the same command runs once on each (or once for each GPU),
-with `--coordinator auto` under Slurm or Open MPI 4, and `--workdir` in a folder that
-all of them see.
+with `--coordinator auto` under Slurm or Open MPI 4, and `--workdir` seen by all.
 """
 
 import contextlib
@@ -172,10 +171,14 @@ def train(config: ConfigDict, workdir: Path) -> signal.Signals | None:
     # State                                                                    #
     ############################################################################
     key = prng.stream_key(jax.random.key(config.seed), "init")
-    placed = jax.eval_shape(stage.init_state, key, initial)
+    state = jax.eval_shape(stage.init_state, key, initial)
     pool_split = config.stage == "casm" and config.casm.pool_split
-    placed = sharding.of_state(placed, mesh, pool_memory, pool_split)
-    state = jax.jit(stage.init_state, out_shardings=placed)(key, initial)
+    placed = sharding.of_state(state, mesh, pool_memory, pool_split)
+    # Of a state that is read the shapes are enough; a function is in no checkpoint.
+    state = jax.tree.map(lambda leaf, place: leaf.update(sharding=place), state, placed)
+    is_function = config.stage == "black_box" and config.classifier.function
+    if is_function or not steps_saved:
+        state = jax.jit(stage.init_state, out_shardings=placed)(key, initial)
 
     ############################################################################
     # Jitted functions                                                         #

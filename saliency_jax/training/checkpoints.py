@@ -258,7 +258,7 @@ class Checkpoints:
         """Returns the latest checkpoint in the shape of `state` and moves `data` there.
 
         Args:
-          state: a fresh state; gives shapes, dtypes and shardings.
+          state: gives shapes, dtypes and shardings, as a fresh one or `eval_shape`'s.
           data: a fresh training iterator.
 
         Raises:

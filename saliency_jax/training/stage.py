@@ -31,8 +31,8 @@ class Stage(NamedTuple):
     Attributes:
       initial: the variables that a new run starts from, by the networks' names; those
         that start fresh are missing. May raise `InputError`.
-      init_state: `(key, initial) -> TrainState`, traced. Without `initial` its values
-        mean nothing to a run that is then restored.
+      init_state: `(key, initial) -> TrainState`, traced. A run that is then restored
+        has no `initial`, and wants the shapes alone.
       step: `(state, batch, *form) -> (state, metrics)`, pure.
       form: the static arguments of `step` at a training step; each is compiled once.
       phases: in order.

@@ -2,7 +2,6 @@
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from saliency_jax.training import casm_step
@@ -30,8 +29,12 @@ def go_on(state, data, steps):
 
 
 def fresh():
-    """A state as `train.py` makes it before restoring: other numbers, same shapes."""
-    return jax.tree.map(jnp.zeros_like, start())
+    """A state as `train.py` describes it before restoring, without numbers."""
+
+    def describe(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+    return jax.tree.map(describe, start())
 
 
 def assert_same(one, other):
