@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import pytest
 
 import train
@@ -18,14 +19,18 @@ from tests.several import classifier_arguments
 
 
 def test_an_interrupted_run_becomes_the_same_run(
-    classifier_run, shapes_dir, tmp_path, monkeypatch, capsys
+    classifier_run, shapes_dir, tmp_path, monkeypatch, capsys, caplog
 ):
     """Bit for bit: network, optimiser, the place in the data, and the figures."""
     interrupt(classifier_config(shapes_dir), tmp_path, monkeypatch)
     assert saved_steps(tmp_path, "last") == [3]
     assert lines_of(tmp_path)[-1]["step"] == 4
     capsys.readouterr()
-    train.train(classifier_config(shapes_dir), tmp_path)
+    with jax.log_compiles():
+        train.train(classifier_config(shapes_dir), tmp_path)
+    told = [line for line in caplog.messages if line.startswith("Compiling")]
+    assert any("step" in line for line in told)
+    assert not any("init_state" in line for line in told)
     assert f"resumed {tmp_path} at step 3" in capsys.readouterr().out
     assert_same_bits(tmp_path, classifier_run)
     assert figures_of(tmp_path) == figures_of(classifier_run)
