@@ -3,7 +3,6 @@
 Without Flax, for programs that do without it.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from saliency_jax.errors import InputError
+from saliency_jax.whole_file import replaced
 
 
 class Kind(NamedTuple):
@@ -53,13 +53,9 @@ def write(
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     described = {"format": kind.format, "version": kind.version, **metadata}
     content = safetensors.numpy.save(ordered, described)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
+        with replaced(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}): make room, or name a file "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_jax.errors import InputError
+from saliency_jax.whole_file import replaced
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -14,10 +15,9 @@ def write_json(path: Path, content: Any) -> None:
       InputError: it cannot be written.
     """
     text = json.dumps(content, indent=2, allow_nan=False)
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        with replaced(path) as file:
+            file.write(f"{text}\n".encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -26,6 +26,7 @@ from saliency_jax.run_config import read_run_config
 from saliency_jax.training.checkpoints import checkpoint_folder, saved_steps
 from saliency_jax.training.config_values import STAGES, check_values
 from saliency_jax.training.known import NOTHING_KNOWN, Known, network_values
+from saliency_jax.whole_file import replaced
 
 # What may differ between a run and its continuation without making it another run.
 # (What a factory names is compared as `classifier.network`.)
@@ -309,7 +310,5 @@ def write_scores(workdir: Path, scores: dict[str, float]) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes the whole file or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replaced(path) as file:
+        file.write(f"{json.dumps(content, indent=2)}\n".encode())

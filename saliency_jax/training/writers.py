@@ -1,7 +1,6 @@
 """Where a run's figures go: JSONL always, TensorBoard beside it, pictures as PNG."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from saliency_jax.training.tensorboard import (
     Summary,
     summary,
 )
+from saliency_jax.whole_file import replaced
 
 
 class Writer:
@@ -113,10 +113,9 @@ def _drop_later_lines(path: Path, last_step: int, owes_evaluation: bool) -> None
         except (ValueError, TypeError, KeyError):
             return False
 
-    partial = path.with_name(path.name + ".partial")
     with (
         open(path, encoding="utf-8", errors="replace") as lines,
-        open(partial, "w", encoding="utf-8") as kept,
+        replaced(path) as kept,
     ):
-        kept.writelines(line.rstrip("\n") + "\n" for line in lines if is_kept(line))
-    os.replace(partial, path)
+        for line in filter(is_kept, lines):
+            kept.write((line.rstrip("\n") + "\n").encode())

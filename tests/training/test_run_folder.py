@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import jax
 import pytest
@@ -310,14 +309,12 @@ def test_environments_that_cannot_be_read_are_not_overwritten(tmp_path, content)
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     run_folder.prepare(tmp_path, config())
     before = (tmp_path / "config.json").read_bytes()
-    write = Path.write_text
 
-    def killed(path, text, **options):
-        write(path, text[:20], **options)
+    def killed(descriptor):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "write_text", killed)
+        patch.setattr(os, "fsync", killed)
         run_folder.prepare(tmp_path, config(seed=5))
     assert (tmp_path / "config.json").read_bytes() == before
     run_folder.prepare(tmp_path, config(seed=5))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import sys
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from saliency_jax.errors import InputError
+from saliency_jax.whole_file import replaced
 
 Arrays = dict[str, np.ndarray]
 
@@ -70,16 +70,12 @@ def save(
     Raises:
       InputError: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replaced(path) as file:
             np.savez_compressed(
                 file, settings=json.dumps(settings), commit=commit, **arrays
             )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}): free the disk or name "
