@@ -1,5 +1,6 @@
 """The door of every method: what the user passes is checked, and put in one form."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.layers import (
@@ -67,8 +68,9 @@ def ask(
       batch_size: None means 32, or all images if they are more.
 
     Raises:
-      InputError: the images or the targets have another shape or type, the classifier
-        does not know such a class or a layer such a unit, or `batch_size` is below 1.
+      InputError: `logits_fn` is no classifier; the images or the targets have another
+        shape or type, or are not finite; the classifier does not know such a class or a
+        layer such a unit; or `batch_size` is below 1.
     """
     check_images(images)
     if batch_size is not None:
@@ -79,6 +81,7 @@ def ask(
             logits_fn, mean=channels * (0.0,), std=channels * (1.0,)
         )
     images = to_float(jnp.asarray(images)).astype(jnp.float32)
+    _check_range(images)
     return Question(
         logits_fn,
         images,
@@ -167,15 +170,18 @@ def one_for_each(
     Raises:
       InputError: they are neither one nor one for each, or no integers.
     """
-    if jnp.shape(numbers) not in ((), (count,)):
+    try:
+        given = jnp.asarray(numbers)
+    except (TypeError, ValueError) as error:  # such as names, or rows of two lengths
+        raise InputError(f"{name} {numbers!r:.60}: expected integers") from error
+    if given.shape not in ((), (count,)):
         raise InputError(
-            f"{name} of shape {jnp.shape(numbers)} for {count} images: expected one "
-            f"{of} for each, {(count,)}, or one number"
+            f"{name} of shape {given.shape} for {count} images: expected one {of} for "
+            f"each, {(count,)}, or one number"
         )
-    dtype = jnp.asarray(numbers).dtype
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise InputError(f"{name} of type {dtype}: expected integers")
-    return jnp.broadcast_to(jnp.asarray(numbers, jnp.int32), (count,))
+    if not jnp.issubdtype(given.dtype, jnp.integer):
+        raise InputError(f"{name} of type {given.dtype}: expected integers")
+    return jnp.broadcast_to(given.astype(jnp.int32), (count,))
 
 
 def _num_classes(classifier: Classifier, images: Float[Array, "B H W C"]) -> int:
@@ -240,14 +246,55 @@ def check_images(images: GivenImages, channels: int | None = None) -> None:
       channels: C, if it must be one number.
 
     Raises:
-      InputError: they have another.
+      InputError: they have another, or are no array.
     """
+    if not (hasattr(images, "ndim") and hasattr(images, "dtype")):
+        raise InputError(
+            f"images of type {type(images).__name__}: expected an array "
+            f"[B, H, W, {channels or 'C'}]; np.stack makes one of images of one size"
+        )
     fit = images.ndim == 4 and len(images) and channels in (None, images.shape[-1])
     if not fit:
         raise InputError(
             f"images of shape {images.shape}: expected [B, H, W, {channels or 'C'}], "
             f"at least one"
         )
+    if images.shape[1] == 3 and images.shape[3] > 4:
+        raise InputError(
+            f"images of shape {images.shape} have their channels first: expected "
+            f"[B, H, W, {channels or 'C'}], as images.transpose(0, 2, 3, 1) gives"
+        )
+
+
+def _check_range(images: Float[Array, "B H W C"]) -> None:
+    """Checks the values of images, but within somebody's jit, where they are not known.
+
+    Warns of those that are far from [0, 1], as 0 to 255 or standardised ones: for a
+    function of such images a gradient is right, what is put in a pixel's place is not.
+
+    Raises:
+      InputError: they are not all finite.
+    """
+    if isinstance(images, jax.core.Tracer):
+        return
+    low, high, finite = jax.device_get(_extremes(images))
+    if not finite:
+        raise InputError("images hold NaN or infinite values: expected [0, 1]")
+    if low < -1 or high > 2:
+        warnings.warn(
+            f"images reach from {low:.4g} to {high:.4g}: expected uint8, or floats in "
+            f"[0, 1]; a function that wants others goes with its mean and std into "
+            f"Classifier.from_function",
+            stacklevel=4,  # where the method is called
+        )
+
+
+@jax.jit
+def _extremes(
+    images: Float[Array, "B H W C"],
+) -> tuple[Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
+    """The least, the greatest, which XLA finds beside NaN, and if all are finite."""
+    return jnp.min(images), jnp.max(images), jnp.all(jnp.isfinite(images))
 
 
 def check_option(name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -302,7 +349,13 @@ def by_channel(
 
 
 def key_or_default(key: Key[Array, ""] | None) -> Key[Array, ""]:
-    """`jax.random.key(0)` where a user gives none, so that maps are reproducible."""
+    """`jax.random.key(0)` where a user gives none, so that maps are reproducible.
+
+    Raises:
+      InputError: it is a plain number.
+    """
+    if isinstance(key, int | np.integer):
+        raise InputError(f"key is the number {key}: expected jax.random.key({key})")
     return jax.random.key(0) if key is None else key
 
 

@@ -140,7 +140,20 @@ class Classifier:
           std: of each channel, for images in [0, 1].
           labels: the names of the K classes, in order.
           output: what the logits mean, one of `OUTPUTS`.
+
+        Raises:
+          InputError: it is no function, or a linen module without its variables.
         """
+        if isinstance(logits_fn, nn.Module) and logits_fn.scope is None:
+            raise InputError(
+                f"the module {type(logits_fn).__name__} has no variables: expected "
+                "Classifier(variables, module), or a function of images"
+            )
+        if not callable(logits_fn):
+            raise InputError(
+                f"a classifier of type {type(logits_fn).__name__}: expected a "
+                "function of images, or a Classifier, as load_classifier gives"
+            )
         if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
             logits_fn = jax.tree_util.Partial(logits_fn)
         variables = {"params": {FUNCTION: logits_fn}}
@@ -158,11 +171,17 @@ class Classifier:
         """Returns the logits and the module's maps, with running statistics.
 
         Raises:
-          InputError: there are not as many labels as logits.
+          InputError: it gives no logits `[B, K]`, or not as many as there are labels.
         """
         normalised = normalise(images, self.mean, self.std)
         output = self.module.apply(self.variables, normalised, False)
         logits, taps = logits_and_taps(output)
+        shape = getattr(logits, "shape", None)
+        if shape is None or len(shape) != 2 or shape[0] != len(images):
+            raise InputError(
+                f"the classifier gives {shape or type(logits).__name__} for images "
+                f"{images.shape}: expected logits [{len(images)}, classes]"
+            )
         if self.labels and len(self.labels) != logits.shape[-1]:
             raise InputError(
                 f"the classifier has {len(self.labels)} labels for "
