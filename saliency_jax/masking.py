@@ -1,9 +1,13 @@
 """Edited images: what a mask keeps, what it removes, and what takes its place."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
 
 from saliency_jax.errors import InputError
 from saliency_jax.types import Masks
@@ -23,6 +27,47 @@ def to_float(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
             "pass uint8 in [0, 255] or float32 in [0, 1]"
         )
     return images
+
+
+def check_range(images: Num[Array | np.ndarray, "*B H W C"]) -> None:
+    """Checks the values of floats, but within somebody's jit, where they are not known.
+
+    Warns of those that are far from [0, 1], as 0 to 255 or standardised ones: for a
+    function of such images a gradient is right, what is put in a pixel's place is not.
+
+    Raises:
+      InputError: they are not all finite.
+    """
+    is_float = jnp.issubdtype(images.dtype, jnp.floating)
+    if isinstance(images, jax.core.Tracer) or not (is_float and images.size):
+        return
+    with jax.ensure_compile_time_eval():  # of a constant within somebody's jit, too
+        low, high, finite = jax.device_get(_extremes(images))
+    if not finite:
+        raise InputError("images hold NaN or infinite values: expected [0, 1]")
+    if low < -1 or high > 2:
+        warnings.warn(
+            f"images reach from {low:.4g} to {high:.4g}: expected uint8, or floats in "
+            f"[0, 1] (for a function of others, Classifier.from_function takes its "
+            f"mean and std)",
+            stacklevel=_callers_level(),
+        )
+
+
+@jax.jit
+def _extremes(
+    images: Num[Array | np.ndarray, "*B H W C"],
+) -> tuple[Num[Array, ""], Num[Array, ""], Bool[Array, ""]]:
+    """The least, the greatest, which XLA finds beside NaN, and if all are finite."""
+    return jnp.min(images), jnp.max(images), jnp.all(jnp.isfinite(images))
+
+
+def _callers_level() -> int:
+    """How far above the function that asks for it this package was called."""
+    package, level, frame = __name__.partition(".")[0] + ".", 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def mean_infill(mean: Sequence[float]) -> Float[Array, "1 1 1 C"]:

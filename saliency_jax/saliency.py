@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax import masker_file
 from saliency_jax.errors import InputError
+from saliency_jax.masking import check_range
 from saliency_jax.models.black_box import create_black_box
 from saliency_jax.models.classifier import Classifier, normalise
 from saliency_jax.models.create import (
@@ -134,7 +135,8 @@ def saliency_fn(
     """Returns saliency maps: for each pixel, how much the classification rests on it.
 
     Jitted, differentiable in the images (if they are floats) and in the masker, works
-    under `jax.jit`, `jax.vmap`, `jax.grad` and on sharded images.
+    under `jax.jit`, `jax.vmap`, `jax.grad` and on sharded images. Floats in NumPy that
+    are far from [0, 1] are warned of.
 
     Args:
       masker: from `load_masker`.
@@ -148,13 +150,22 @@ def saliency_fn(
       Masks in [0, 1], 1 = salient; `float32`.
 
     Raises:
-      InputError: the images or the labels have another shape, the masker does not know
-        such a class, or it needs labels and there are none.
+      InputError: the images or the labels have another shape or are not finite, the
+        masker does not know such a class, or it needs labels and there are none.
     """
-    if images.ndim not in (3, 4) or images.shape[-1] != 3:
+    if not isinstance(masker, Masker):
         raise InputError(
-            f"images of shape {images.shape}: expected [H, W, 3] or [B, H, W, 3], RGB"
+            f"a masker of type {type(masker).__name__}: expected one that load_masker "
+            "gives"
         )
+    shape = getattr(images, "shape", None)
+    if shape is None or len(shape) not in (3, 4) or shape[-1] != 3:
+        given = f"type {type(images).__name__}" if shape is None else f"shape {shape}"
+        raise InputError(
+            f"images of {given}: expected an array [H, W, 3] or [B, H, W, 3], RGB"
+        )
+    if isinstance(images, np.ndarray):  # to look at a device's would be to wait for it
+        check_range(images)
     if labels is None:
         return _jitted(masker, jnp.asarray(images), None)
     shape = images.shape[:-3]

@@ -53,8 +53,16 @@ def test_one_image_is_a_batch_of_one(masker, masks):
 
 @pytest.mark.parametrize("shape", [(32, 32), (2, 32, 32, 1), (1, 1, 32, 32, 3)])
 def test_images_of_another_shape_are_refused(masker, shape):
-    with pytest.raises(InputError, match=r"shape \(.*expected \[H, W, 3\] or"):
+    with pytest.raises(InputError, match=r"shape \(.*expected an array \[H, W, 3\] or"):
         saliency_fn(masker, jnp.zeros(shape))
+
+
+def test_values_that_cannot_be_meant(masker, masks):
+    with pytest.raises(InputError, match="images hold NaN or infinite values"):
+        saliency_fn(masker, np.full((1, 16, 16, 3), np.nan, np.float32))
+    with pytest.warns(UserWarning, match="images reach from .* expected uint8"):
+        saliency_fn(masker, IMAGES.astype(np.float32))
+    assert saliency_fn(masker, FLOATS[:0]).shape == (0, 16, 16)
 
 
 def test_any_size(masker):
@@ -101,10 +109,12 @@ def test_sharded_images_give_the_same_masks(masker, masks):
     mesh = sharding.data_mesh()
     split = jax.device_put(IMAGES, sharding.by_batch(mesh))
     everywhere = jax.device_put(masker, sharding.replicated(mesh))
-    sharded = saliency_fn(everywhere, split)
-    assert len(sharded.addressable_shards) == 4
-    assert {shard.data.shape for shard in sharded.addressable_shards} == {(2, 16, 16)}
-    np.testing.assert_allclose(sharded, masks, atol=1e-5)
+    for loaded in (everywhere, masker):
+        sharded = saliency_fn(loaded, split)
+        assert len(sharded.addressable_shards) == 4
+        shapes = {shard.data.shape for shard in sharded.addressable_shards}
+        assert shapes == {(2, 16, 16)}
+        np.testing.assert_allclose(sharded, masks, atol=1e-5)
 
 
 def test_other_weights_do_not_recompile(masker, masks):

@@ -1,6 +1,5 @@
 """The door of every method: what the user passes is checked, and put in one form."""
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.layers import (
@@ -19,7 +18,7 @@ from saliency_jax.attribution.layers import (
     cut,
 )
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
+from saliency_jax.masking import check_range, to_float
 from saliency_jax.models.classifier import Classifier
 
 LogitsFn = Classifier | Callable
@@ -80,8 +79,8 @@ def ask(
         logits_fn = Classifier.from_function(
             logits_fn, mean=channels * (0.0,), std=channels * (1.0,)
         )
+    check_range(images)
     images = to_float(jnp.asarray(images)).astype(jnp.float32)
-    _check_range(images)
     return Question(
         logits_fn,
         images,
@@ -264,37 +263,6 @@ def check_images(images: GivenImages, channels: int | None = None) -> None:
             f"images of shape {images.shape} have their channels first: expected "
             f"[B, H, W, {channels or 'C'}], as images.transpose(0, 2, 3, 1) gives"
         )
-
-
-def _check_range(images: Float[Array, "B H W C"]) -> None:
-    """Checks the values of images, but within somebody's jit, where they are not known.
-
-    Warns of those that are far from [0, 1], as 0 to 255 or standardised ones: for a
-    function of such images a gradient is right, what is put in a pixel's place is not.
-
-    Raises:
-      InputError: they are not all finite.
-    """
-    if isinstance(images, jax.core.Tracer):
-        return
-    low, high, finite = jax.device_get(_extremes(images))
-    if not finite:
-        raise InputError("images hold NaN or infinite values: expected [0, 1]")
-    if low < -1 or high > 2:
-        warnings.warn(
-            f"images reach from {low:.4g} to {high:.4g}: expected uint8, or floats in "
-            f"[0, 1]; a function that wants others goes with its mean and std into "
-            f"Classifier.from_function",
-            stacklevel=4,  # where the method is called
-        )
-
-
-@jax.jit
-def _extremes(
-    images: Float[Array, "B H W C"],
-) -> tuple[Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """The least, the greatest, which XLA finds beside NaN, and if all are finite."""
-    return jnp.min(images), jnp.max(images), jnp.all(jnp.isfinite(images))
 
 
 def check_option(name: str, value: Any, choices: Iterable[Any]) -> None:

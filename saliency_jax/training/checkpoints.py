@@ -28,6 +28,7 @@ from typing import Any
 import flax.traverse_util
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -52,12 +53,11 @@ def saved_steps(workdir: Path, kind: str) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(folder))
 
 
-def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
-    """The shapes and dtypes of a tree, as restoring wants them."""
+def abstract(tree: PyTree) -> PyTree:
+    """The shapes, dtypes and shardings of a tree, as restoring wants them."""
 
     def describe(leaf: Any) -> jax.ShapeDtypeStruct:
-        place = getattr(leaf, "sharding", None) if sharding is None else sharding
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
     return jax.tree.map(describe, tree)
 
@@ -360,11 +360,9 @@ def restore_networks(
         raise InputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
     whole = checkpoint_folder(workdir, kind) / str(step)
     folder = whole / "networks"
-    target = abstract(like, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    read = lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
     restore_args = ocp.args.PyTreeRestore(
-        target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
+        like, restore_args=jax.tree.map(read, like), partial_restore=True
     )
     unreadable = f"checkpoint {folder} cannot be read as this run's networks"
     advice = "take another kept checkpoint, or train again"
@@ -378,7 +376,9 @@ def restore_networks(
         if differences:
             raise InputError(f"{unreadable}: {'; '.join(differences)}")
         with ocp.Checkpointer(handler) as checkpointer:
-            return checkpointer.restore(folder, restore_args), step
+            restored = checkpointer.restore(folder, restore_args)
+        # Committed to no device: they follow what they are used with.
+        return jax.tree.map(jnp.asarray, restored), step
     except InputError:
         raise
     except checksums.UNREADABLE as error:
