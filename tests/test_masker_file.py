@@ -211,7 +211,7 @@ BIAS = "masker/params/final/bias"
         (config_with(masker__features=3), r"shape .* instead of .*3.*\(and"),
         (config_with(stage="gan"), "stage = 'gan': expected one of"),
         (config_with(stage=[1]), r"stage = \[1\]: expected one of"),
-        (config_with(classifier__network="resnet5"), "network 'resnet5' is unknown"),
+        (config_with(classifier__network="resnet5"), "no network 'resnet5'"),
         (config_with(classifier__num_classes=1.5), "num_classes = 1.5: expected"),
         (config_with(classifier__num_classes=10**30), "cannot be built|instead of"),
         (config_with(data__image_size=0), "data.image_size = 0: expected 1 to"),

@@ -13,7 +13,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     has it.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or has no line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -27,6 +27,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
         first, _, rest = line.strip().partition(" ")
         is_number = len(first) == 9 and first[0] == "n" and first[1:].isdecimal()
         names.append(rest if is_number and rest else line.strip())
+    if not names:
+        raise InputError(
+            f"--labels={path} is empty: expected the name of a class on each line"
+        )
     return tuple(names)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from saliency_jax.errors import InputError
+from saliency_jax.errors import InputError, unknown
 from saliency_jax.models.backbone import Backbone
 from saliency_jax.models.masker import CasmMasker, EncoderMasker
 from saliency_jax.models.own_network import own_backbone
@@ -65,7 +65,7 @@ def find_backbone(name: str) -> Backbone:
     if ":" in name:
         return own_backbone(name)
     if name not in BACKBONES:
-        raise InputError(f"network {name!r} is unknown; use one of {tuple(BACKBONES)}")
+        raise InputError(unknown("network", name, BACKBONES))
     return BACKBONES[name]
 
 

@@ -114,7 +114,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, source):
     ("named", "message"),
     [
         ("runs/nowhere", "runs/nowhere does not exist: name the workdir of a run, NET"),
-        ("resnet9=weights.pth", "network 'resnet9' is unknown; use one of"),
+        ("resnet9=weights.pth", "no network 'resnet9'.*: use one of"),
         (__file__, r"is a file, which does not .* name it as NETWORK=.*\.py"),
         (str(Path(__file__).parent), "is not a run"),
     ],

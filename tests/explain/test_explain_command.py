@@ -175,6 +175,9 @@ def test_labels_from_a_file(tmp_path):
     assert read_labels(path) == ("tench, Tinca tinca", "nice dog", "n12 cat")
     with pytest.raises(InputError, match="--labels=.* cannot be read"):
         read_labels(tmp_path / "none.txt")
+    path.write_text("")
+    with pytest.raises(InputError, match="--labels=.* is empty"):
+        read_labels(path)
 
 
 def test_the_command_with_a_run_a_masker_and_a_bad_picture(black_box_run, tmp_path):

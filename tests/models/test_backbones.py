@@ -148,7 +148,7 @@ def test_a_new_backbone_is_an_entry_of_the_registry(monkeypatch):
 
 
 def test_unknown_networks_list_the_known_ones():
-    with pytest.raises(InputError, match="'vgg17' is unknown") as caught:
+    with pytest.raises(InputError, match="no network 'vgg17'") as caught:
         create.create_classifier(config("vgg17"))
     assert all(name in str(caught.value) for name in create.BACKBONES)
 
