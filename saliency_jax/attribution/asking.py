@@ -19,7 +19,7 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.errors import InputError
 from saliency_jax.masking import check_range, to_float
-from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.classifier import Classifier, logits_of
 
 LogitsFn = Classifier | Callable
 """A `Classifier`, or a function from float32 images in [0, 1] to logits `[B, K]`."""
@@ -185,7 +185,7 @@ def one_for_each(
 
 def _num_classes(classifier: Classifier, images: Float[Array, "B H W C"]) -> int:
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    return _logits.eval_shape(classifier, one).shape[-1]
+    return logits_of.eval_shape(classifier, one).shape[-1]
 
 
 @partial(jax.jit, static_argnames="layer")  # keeps what it has traced; never run
@@ -194,13 +194,6 @@ def _unit_maps(
 ) -> Float[Array, "B h w D"]:
     """The maps that a `Unit` of a layer is one number of."""
     return cut(classifier, images, as_layer(layer)).activations(images)
-
-
-@jax.jit  # keeps what it has traced, also where only the shape is asked for
-def _logits(
-    classifier: Classifier, images: Float[Array, "B H W C"]
-) -> Float[Array, "B K"]:
-    return classifier(images)
 
 
 def with_targets(question: Question) -> Question:
@@ -220,7 +213,7 @@ def with_targets(question: Question) -> Question:
 def _predicted(
     classifier: Classifier, images: Float[Array, "B H W C"]
 ) -> Int[Array, "B"]:
-    return jnp.argmax(_logits(classifier, images), axis=-1)
+    return jnp.argmax(logits_of(classifier, images), axis=-1)
 
 
 def classes_only(method: str, targets: Targets) -> Int[Array, "B"] | None:

@@ -15,14 +15,15 @@ from saliency_jax.attribution.layers import (
     cut,
     target_scores,
 )
-from saliency_jax.models.classifier import Classifier
+from saliency_jax.masking import to_float
+from saliency_jax.models.classifier import Classifier, logits_of
 
 
 def probabilities(
     classifier: Classifier, images: Num[Array | np.ndarray, "B H W C"]
 ) -> Float[Array, "B K"]:
     """What the classifier's logits mean: of a softmax or of a sigmoid, in float32."""
-    logits = classifier(images).astype(jnp.float32)
+    logits = logits_of(classifier, to_float(images)).astype(jnp.float32)
     return {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[classifier.output](
         logits
     )

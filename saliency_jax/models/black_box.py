@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from saliency_jax.errors import InputError
-from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.classifier import Classifier, logits_of
 from saliency_jax.models.create import create_classifier
 from saliency_jax.models.own_network import find_function
 
@@ -65,8 +65,8 @@ def count_classes(classifier: Classifier, name: str, image_size: int) -> int:
     Raises:
       InputError: it gives no logits `[B, K]` for images `[B, H, W, 3]`, or only one.
     """
-    images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
-    logits = jax.eval_shape(lambda model, images: model(images), classifier, images)
+    one = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    logits = logits_of.eval_shape(classifier, one)
     if logits.shape[1] < 2:
         raise InputError(
             f"{name} gives one logit for each image: expected one for each of two or "

@@ -190,6 +190,18 @@ class Classifier:
         return logits, taps
 
 
+@jax.jit
+def logits_of(
+    classifier: Classifier, images: Float[Array, "B H W C"]
+) -> Float[Array, "B K"]:
+    """Returns `classifier(images)`, for those who ask more than once.
+
+    JAX keeps what it has traced for images of a shape, also where only the shape of the
+    logits is asked for.
+    """
+    return classifier(images)
+
+
 def mean_colour(classifier: Classifier) -> tuple[float, ...]:
     """The colour in [0, 1] that the classifier's normalisation sends to zero.
 
