@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -37,7 +37,6 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.colour_models import colour_evidence
 from saliency_jax.errors import InputError
-from saliency_jax.metrics.localisation import largest_component_box
 
 Seeds = Literal["hard", "soft"]
 Variant = Literal["seeds", "grabcut"]
@@ -113,29 +112,6 @@ def graph_cut(
     # The flow itself holds Python's lock; the rest of an image's work does not.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(of_one, images, np.asarray(maps))))
-
-
-def graph_cut_boxes(
-    images: Num[np.ndarray, "..."],
-    maps: Num[np.ndarray, "..."],
-    **options: float | int | str,
-) -> Int[np.ndarray, "B 4"]:
-    """Finds the tight box around each object of `graph_cut`.
-
-    Args:
-      images: as there.
-      maps: as there.
-      **options: as there.
-
-    Returns:
-      `ymin, xmin, ymax, xmax`, half-open, in pixels; `0, 0, 0, 0` without an object.
-
-    Raises:
-      InputError: as there.
-    """
-    objects = graph_cut(images, maps, **options)
-    boxes = [largest_component_box(each) or (0, 0, 0, 0) for each in objects]
-    return np.asarray(boxes, int)
 
 
 def _checked(

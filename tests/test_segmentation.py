@@ -10,11 +10,11 @@ from scipy.stats import multivariate_normal
 from saliency_jax import segmentation
 from saliency_jax.colour_models import colour_evidence
 from saliency_jax.errors import InputError
+from saliency_jax.metrics.map_boxes import component_boxes
 from saliency_jax.segmentation import (
     contrast_weights,
     find_seeds,
     graph_cut,
-    graph_cut_boxes,
     minimum_cut,
 )
 
@@ -213,7 +213,9 @@ def test_disc_is_recovered_from_a_displaced_blob(seed, variant):
     assert iou(saliency > np.quantile(saliency, 1 - disc.mean()), disc) < 0.6
     found = cut_one(image, saliency, seeds="soft", variant=variant)
     assert iou(found, disc) > 0.9
-    box = graph_cut_boxes(image[None], saliency[None], seeds="soft", variant=variant)
+    box = component_boxes(
+        graph_cut(image[None], saliency[None], seeds="soft", variant=variant)
+    )
     np.testing.assert_allclose(box, [[16, 22, 45, 51]], atol=2)
 
 
@@ -271,7 +273,7 @@ def test_grey_and_flat_images_and_constant_maps(variant):
     assert iou(found[0], disc) == 1
     assert iou(found[1], disc) > 0.9
     assert not found[2:].any()
-    boxes = graph_cut_boxes(images, maps, seeds="soft", variant=variant)
+    boxes = component_boxes(graph_cut(images, maps, seeds="soft", variant=variant))
     np.testing.assert_array_equal(boxes[0], [16, 22, 45, 51])
     np.testing.assert_array_equal(boxes[2:], 0)
 

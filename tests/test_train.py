@@ -352,7 +352,7 @@ def test_a_step_that_is_not_finite_can_be_left_out(shapes_dir, tmp_path, monkeyp
         ({"data__batch_size": 6}, "batch_size = 6 does not divide over 4 devices"),
         ({"data__holdout": 60}, "cannot hold out 60"),
         ({"classifier__num_classes": 7}, "has 10 classes: leave it at 0"),
-        ({"classifier__network": "resnet11"}, "'resnet11' is unknown.*resnet10"),
+        ({"classifier__network": "resnet11"}, "no network 'resnet11'.*resnet10"),
         ({"classifier__dtype": "float16"}, "dtype = 'float16'.*bfloat16"),
         ({"classifier__stem": "tiny"}, "stem 'tiny' is unknown"),
         ({"classifier__optimiser__name": "lamb"}, "optimiser 'lamb'"),

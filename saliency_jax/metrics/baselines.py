@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from saliency_jax.metrics.localisation import boxes_after_resize_and_crop, is_filed
+from saliency_jax.metrics.ilsvrc import truth_boxes
 
 
 def whole_image(count: int, size: int) -> Int[np.ndarray, "B 4"]:
@@ -29,13 +29,16 @@ def rectangles(
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],
     size: int,
+    convention: str = "casm",
 ) -> dict[str, Int[np.ndarray, "B 4"]]:
     """All of them for the images of a batch, by the names of their rows."""
     count = len(boxes_pixels)
     return {
         "whole_image": whole_image(count, size),
         "center_box": center_box(count, size),
-        "ground_truth_box": ground_truth_box(boxes_pixels, original_size, size),
+        "ground_truth_box": ground_truth_box(
+            boxes_pixels, original_size, size, convention
+        ),
     }
 
 
@@ -54,20 +57,27 @@ def ground_truth_box(
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],
     size: int,
+    convention: str = "casm",
 ) -> Int[np.ndarray, "B 4"]:
     """The filed box with the largest part inside the crop, clipped to the crop.
 
     This is about the best that one box can do: it misses only where the crop cut away
     half of the box or more, or where the filed box has no width, so that its OM is
     nearly the classification error. An image without a box gets an empty one.
+
+    Args:
+      boxes_pixels: as filed; rows of -1 are padding.
+      original_size: (width, height) of the original images.
+      size: side of the crop in pixels.
+      convention: that hits are judged by, one of `ilsvrc.CONVENTIONS`.
     """
-    boxes = boxes_after_resize_and_crop(boxes_pixels, original_size, size)
-    visible = np.where(is_filed(boxes_pixels)[..., None], np.clip(boxes, 0, size), 0)
+    boxes = truth_boxes(boxes_pixels, original_size, size, convention)
+    visible = np.clip(boxes, 0, size)
     if visible.shape[1] == 0:
         return np.zeros((len(visible), 4), int)
-    xmin, ymin, xmax, ymax = np.moveaxis(visible, -1, 0)
-    largest = np.argmax((xmax - xmin) * (ymax - ymin), axis=1)
-    return visible[np.arange(len(visible)), largest][:, [1, 0, 3, 2]]
+    top, left, bottom, right = np.moveaxis(visible, -1, 0)
+    largest = np.argmax((bottom - top) * (right - left), axis=1)
+    return visible[np.arange(len(visible)), largest]
 
 
 def centre_gaussian(count: int, size: int) -> Float[np.ndarray, "B S S"]:

@@ -215,7 +215,8 @@ def _energy(
         for of_map, shares in zip(sums, alphas, strict=True)
     ]
     needed = np.asarray(needed, int).reshape(alphas.shape)
-    return _just_below(np.take_along_axis(descending, needed, axis=1))
+    last = np.take_along_axis(descending, needed, axis=1)
+    return np.where(alphas > 0, _just_below(last), np.inf)
 
 
 def _ascending(maps: Float[np.ndarray, "B H W"]) -> Float[np.ndarray, "B N"]:

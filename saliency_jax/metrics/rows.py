@@ -90,7 +90,7 @@ def summarise(
     They are fractions. Beside them stands the saliency metric, `sm`, with its parts
     `sm_log_area` and `sm_log_probability` in nats and `sm_accuracy`, the share of crops
     whose class the classifier has right. All are of the images with a ground-truth box.
-    Without any such image only the figures of the masks are there, of all images.
+    Without any such image the figures of the masks and of the crops are there, of all.
 
     Args:
       measured: per image.

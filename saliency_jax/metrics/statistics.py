@@ -48,6 +48,7 @@ def rectangle_statistics(
     height, width = bottom - top, right - left
     edges = width * ((top > 0).astype(int) + (bottom < size))
     edges = edges + height * ((left > 0).astype(int) + (right < size))
+    edges = edges * ((height > 0) & (width > 0))  # an empty one has none
     return MaskStatistics(
         area=height * width / size**2,
         entropy=np.zeros(len(rectangles)),

@@ -176,11 +176,11 @@ class Classifier:
         normalised = normalise(images, self.mean, self.std)
         output = self.module.apply(self.variables, normalised, False)
         logits, taps = logits_and_taps(output)
-        shape = getattr(logits, "shape", None)
-        if shape is None or len(shape) != 2 or shape[0] != len(images):
+        shape, count = getattr(logits, "shape", None), normalised.shape[0]
+        if shape is None or len(shape) != 2 or shape[0] != count:
             raise InputError(
                 f"the classifier gives {shape or type(logits).__name__} for images "
-                f"{images.shape}: expected logits [{len(images)}, classes]"
+                f"{normalised.shape}: expected logits [{count}, classes]"
             )
         if self.labels and len(self.labels) != logits.shape[-1]:
             raise InputError(

@@ -21,6 +21,7 @@ from saliency_jax.attribution.asking import (
     ask,
     check_at_least,
     check_option,
+    classes_only,
     key_or_default,
     keys_of,
     with_targets,
@@ -106,6 +107,7 @@ def pgd(
     labels: GivenLabels = None,
     *,
     key: Key[Array, ""] | None = None,
+    places: Int[Array | np.ndarray, "B"] | None = None,
     batch_size: int | None = None,
     epsilon: float = 1 / 255,
     norm: Norm = "linf",
@@ -126,6 +128,8 @@ def pgd(
       images: `[B, H, W, C]`, `uint8` or floats in [0, 1].
       labels: as for `fgsm`.
       key: of the start; None means `jax.random.key(0)`.
+      places: a number of each image, such as its place in a data set, that its start
+        depends on; None: its place in `images`.
       batch_size: how many images go through the classifier at once; None means all.
       epsilon: radius of the ball, in units of [0, 1].
       norm: "linf", the greatest difference of a pixel's channel, whose steps go by the
@@ -155,7 +159,8 @@ def pgd(
     asked, constants, loss = _asked(
         logits_fn, images, labels, batch_size, targeted, bounds, norm, loss
     )
-    keys = keys_of(key_or_default(key), jnp.arange(len(asked.images)))
+    numbers = jnp.arange(len(asked.images)) if places is None else places
+    keys = keys_of(key_or_default(key), jnp.asarray(numbers))
     return in_batches(
         _pgd,
         asked.batch_size,
@@ -187,6 +192,7 @@ def _asked(
     if bounds is not None and not bounds[0] < bounds[1]:
         raise InputError(f"bounds={bounds}: expected the lower and the upper one")
     asked = with_targets(ask(logits_fn, images, labels, batch_size))
+    classes_only("an attack", asked.targets)
     return asked, Constants(targeted, bounds, norm), loss and as_partial(loss)
 
 

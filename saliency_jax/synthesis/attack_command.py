@@ -160,13 +160,17 @@ def attack_data(
     with tqdm(total=count * len(radii), unit="image", disable=None) as bar:
         for number, batch in enumerate(batches):
             valid = batch["valid"]
-            key = jax.random.fold_in(jax.random.key(seed), number)
+            # Of a random start: the same for an image in a batch of any size.
+            start = {
+                "key": jax.random.key(seed),
+                "places": number * batch_size + np.arange(len(valid)),
+            }
             for text, epsilon in radii.items():
                 found = try_on_all(
                     models,
                     batch["image"],
                     batch["label"],
-                    attacking(attack, epsilon, key, options),
+                    attacking(attack, epsilon, start, options),
                     targeted,
                 )
                 fooled[text].append(found.fooled[..., valid])
@@ -248,13 +252,13 @@ def step_options(
 
 
 def attacking(
-    name: str, epsilon: float, key: jax.Array, options: Mapping[str, Any]
+    name: str, epsilon: float, start: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Attack:
-    """The attack of a name."""
+    """The attack of a name; `start` is what `pgd` draws its first points by."""
     if name == "fgsm":
         return functools.partial(fgsm, epsilon=epsilon, **options)
     norm = "l2" if name == "pgd_l2" else "linf"
-    return functools.partial(pgd, epsilon=epsilon, norm=norm, key=key, **options)
+    return functools.partial(pgd, epsilon=epsilon, norm=norm, **start, **options)
 
 
 def describe(tables: Mapping[str, Any], attack: str, targeted: bool) -> str:

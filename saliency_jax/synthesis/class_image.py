@@ -156,7 +156,7 @@ def class_image(
         blur_every,
         total_variation,
     )
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = tuple(map(int, np.broadcast_to(image_size, 2)))
     _check(constants, size, targets)
     starts = jnp.zeros((_count(targets), *size, 3))
     asked = ask(logits_fn, starts, targets, batch_size)

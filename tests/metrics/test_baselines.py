@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from saliency_jax.metrics import baselines, localisation
+from saliency_jax.metrics import baselines, ilsvrc, localisation
 
 
 def test_center_box_scales_with_the_side():
@@ -45,4 +45,9 @@ def test_ground_truth_box_hits_unless_half_of_it_is_cropped_away():
     scores = localisation.rectangle_scores(found, boxes, sizes, 10)
     np.testing.assert_array_equal(scores.scored, [True, True, False])
     np.testing.assert_array_equal(scores.hit, [True, False, False])
+    for side in (0, 1, 2, 7):  # the edges that hits are judged by
+        boxes[0] = [6, 1, 6 + side, 1 + side]
+        edges = boxes, sizes, 10, "inclusive"
+        hits = ilsvrc.box_hits(baselines.ground_truth_box(*edges), *edges)
+        assert hits.iou[0] == 1
     assert not baselines.ground_truth_box(np.zeros((1, 0, 4), int), sizes[:1], 10).any()

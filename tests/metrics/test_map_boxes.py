@@ -140,6 +140,7 @@ SPOTS = np.array([[[0, 0, 0, 0, 0], [0, 4, 2, 0, 1], [0, 2, 0, 0, 1]]], np.float
         ("value", 0.25, (1, 1, 3, 3)),  # not above: the right spot is just 0.25
         ("value", 0.5, (1, 1, 2, 2)),
         ("value", 1.0, (0, 0, 0, 0)),
+        ("energy", 0.0, (0, 0, 0, 0)),
         ("energy", 0.4, (1, 1, 2, 2)),  # 4 of 10
         ("energy", 0.5, (1, 1, 3, 3)),  # both 2s come together
         ("energy", 0.8, (1, 1, 3, 3)),

@@ -20,8 +20,17 @@ def test_hand_computed_figures():
 
 
 def test_rectangles_measure_as_their_masks():
-    rectangles = np.array([[0, 0, 9, 9], [2, 3, 5, 9], [0, 1, 4, 2], [0, 0, 0, 0]])
-    masks = np.zeros((4, 9, 9), np.float32)
+    rectangles = np.array(
+        [
+            [0, 0, 9, 9],
+            [2, 3, 5, 9],
+            [0, 1, 4, 2],
+            [0, 0, 0, 0],
+            [2, 4, 6, 4],  # without a width, and outside the crop
+            [9, 2, 9, 5],
+        ]
+    )
+    masks = np.zeros((6, 9, 9), np.float32)
     for mask, (top, left, bottom, right) in zip(masks, rectangles, strict=True):
         mask[top:bottom, left:right] = 1
     for drawn, direct in zip(

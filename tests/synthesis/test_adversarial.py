@@ -149,6 +149,8 @@ def test_a_start_depends_on_its_number_alone():
     np.testing.assert_allclose(whole, parts, atol=1e-6)
     first = pgd(model, batch[:1], labels[:1], **options)
     np.testing.assert_allclose(whole[:1], first, atol=1e-6)
+    last = pgd(model, batch[2:], labels[2:], places=np.array([2]), **options)
+    np.testing.assert_allclose(whole[2:], last, atol=1e-6)
     other = pgd(model, batch, labels, key=jax.random.key(4), steps=2)
     assert np.abs(whole - other).max() > 1e-4
 

@@ -11,6 +11,7 @@ from saliency_jax.errors import InputError
 from saliency_jax.metrics.intervals import mean_interval
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.synthesis import __main__ as command
+from saliency_jax.synthesis import variations_command
 from saliency_jax.synthesis.variations_command import keeps, moved, vary
 
 
@@ -30,7 +31,7 @@ def run(classifier_run, generator_run, shapes_dir, out, **changed):
 
 
 def test_pictures_and_figures_are_written(
-    classifier_run, generator_run, shapes_dir, tmp_path, capsys
+    classifier_run, generator_run, shapes_dir, tmp_path, capsys, monkeypatch
 ):
     runs = classifier_run, generator_run, shapes_dir
     results = run(*runs, tmp_path, limit=5, batch_size=3)
@@ -66,7 +67,14 @@ def test_pictures_and_figures_are_written(
     pairs = zip(few["of_each_image"], results["of_each_image"], strict=False)
     assert all(one["region"] == other["region"] for one, other in pairs)
     # without steps there is nothing to find
+    regions = []
+    monkeypatch.setattr(
+        variations_command,
+        "moved",
+        lambda region, random: regions.append(region) or moved(region, random),
+    )
     still = run(*runs, tmp_path / "still", limit=2, steps=0, place="random")
+    assert len(regions) == 2
     assert still["share"] == still["unsearched"]["share"]
     assert still["how"]["place"] == "random"
     pairs = zip(still["of_each_image"], results["of_each_image"], strict=False)

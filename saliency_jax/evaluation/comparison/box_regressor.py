@@ -29,13 +29,17 @@ TAUGHT = 4000  # the most images that a half is taught with, which bounds the me
 PENALTIES = 10.0 ** np.arange(-4, 5)  # relative to the mean square of the features
 
 
-def supervised(setting: Setting) -> Contestant:
+def supervised(setting: Setting, convention: str = "inclusive") -> Contestant:
     """Returns the row of a regressor, which is taught when it is first asked.
 
     Then it raises an `InputError` where it cannot be taught: its row alone is without
     figures.
+
+    Args:
+      setting: what all rows share; the regressor learns from all of its images.
+      convention: of filed boxes, one of `metrics.ilsvrc.CONVENTIONS`.
     """
-    boxes = functools.cache(functools.partial(_taught, setting))
+    boxes = functools.cache(functools.partial(_taught, setting, convention))
     return Contestant(
         title="box regressor (taught)",
         kind="baseline",
@@ -45,10 +49,11 @@ def supervised(setting: Setting) -> Contestant:
         of_class=False,
         is_box=True,
         knows_truth=True,
+        origin=(str(setting.count), convention),
     )
 
 
-def _taught(setting: Setting) -> Int[np.ndarray, "n 4"]:
+def _taught(setting: Setting, convention: str) -> Int[np.ndarray, "n 4"]:
     """Teaches a regressor with each half of the boxed images, for the other half.
 
     So no image is scored by a regressor that has seen its box. Images are in halves by
@@ -73,7 +78,8 @@ def _taught(setting: Setting) -> Int[np.ndarray, "n 4"]:
         features.append(maps[np.asarray(batch["valid"])])
         batch = without_padding(batch)
         filed, size = batch["boxes_pixels"], batch["original_size"]
-        boxes.append(ground_truth_box(filed, size, setting.image_size))
+        side = setting.image_size
+        boxes.append(ground_truth_box(filed, size, side, convention))
         boxed.append(is_filed(filed).any(axis=1))
     predicted = cross_fitted(
         np.concatenate(features), np.concatenate(boxes), np.concatenate(boxed)

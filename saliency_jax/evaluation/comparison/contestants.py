@@ -7,17 +7,19 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from saliency_jax.attribution.named import method_of
 from saliency_jax.attribution.registry import describe
 from saliency_jax.errors import InputError
 from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.runs import Run
+from saliency_jax.masking import to_float
 from saliency_jax.metrics import baselines
-from saliency_jax.models.classifier import Classifier
+from saliency_jax.models.classifier import Classifier, logits_of
 from saliency_jax.report.figures import as_uint8
 from saliency_jax.saliency import saliency_fn
+from saliency_jax.training.evaluators import top_hits
 from saliency_jax.types import Batch
 
 Explain = Callable[..., Float[Array | np.ndarray, "B H W"]]
@@ -39,8 +41,8 @@ class Contestant(NamedTuple):
       is_box: whether a map is a rectangle, which is its own box.
       knows_truth: whether it is made from filed boxes.
       sees_images: whether they depend on what an image shows.
-      own_classes: what gives the classes of a batch, of its size, by a masker's own
-        classifier.
+      own_correct: says of the images of a batch, of its size, whether a masker's own
+        classifier has their class right.
       trained_as: of a masker "casm", "baseline" (CASM against a classifier that never
         changes, without a pool) or "black_box".
       origin: what its figures go back to besides the classifier; where it changes, they
@@ -58,7 +60,7 @@ class Contestant(NamedTuple):
     is_box: bool = False
     knows_truth: bool = False
     sees_images: bool = True
-    own_classes: Callable[[Batch], Int[np.ndarray, "B"]] | None = None
+    own_correct: Callable[[Batch], Bool[np.ndarray, "B"]] | None = None
     trained_as: str = ""
     origin: tuple[str, ...] = ()
 
@@ -115,7 +117,7 @@ def maskers(runs: Mapping[str, Run]) -> dict[str, Contestant]:
             is_mask=True,
             asks=False,
             of_class=run.stage == "black_box",
-            own_classes=functools.partial(_own_classes, run),
+            own_correct=functools.partial(_own_correct, run),
             trained_as=_trained_as(run),
             origin=(str(run.step), fingerprints.of_variables(run.masker)),
         )
@@ -133,13 +135,10 @@ def _mask(
     return saliency_fn(run.masker, batch["image"], targets)
 
 
-def _own_classes(run: Run, batch: Batch) -> Int[np.ndarray, "B"]:
-    return np.asarray(_classes(run.masker.classifier, batch["image"]))
-
-
-@jax.jit
-def _classes(classifier: Classifier, images: Num[Array, "B H W 3"]) -> Int[Array, "B"]:
-    return jnp.argmax(classifier(images), axis=-1)
+def _own_correct(run: Run, batch: Batch) -> Bool[np.ndarray, "B"]:
+    logits = logits_of(run.masker.classifier, to_float(batch["image"]))
+    hits = top_hits(np.asarray(logits), batch["label"], batch.get("present"))
+    return hits[:, 0]
 
 
 def _trained_as(run: Run) -> str:
@@ -148,17 +147,20 @@ def _trained_as(run: Run) -> str:
     return "baseline" if thinning == "F" else run.stage
 
 
-def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
+def trivial(
+    image_size: int, seed: int, convention: str = "inclusive"
+) -> dict[str, Contestant]:
     """The baselines, which are always in the table.
 
     Args:
       image_size: side in pixels of the images.
       seed: of the random maps.
+      convention: of filed boxes, one of `metrics.ilsvrc.CONVENTIONS`.
     """
 
     def rectangle(name: str, batch: Batch) -> Float[np.ndarray, "B S S"]:
         boxes = baselines.rectangles(
-            batch["boxes_pixels"], batch["original_size"], image_size
+            batch["boxes_pixels"], batch["original_size"], image_size, convention
         )[name]
         return baselines.rectangle_masks(boxes, image_size).astype(np.float32)
 
@@ -180,6 +182,7 @@ def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
         "centre_gaussian": "centre Gaussian",
     }
     boxes = ("whole_image", "center_box", "ground_truth_box")
+    origins = {"random": (str(seed),), "ground_truth_box": (convention,)}
     return {
         name: Contestant(
             title=titles.get(name, name),
@@ -192,7 +195,7 @@ def trivial(image_size: int, seed: int) -> dict[str, Contestant]:
             is_box=name in boxes,
             knows_truth=name == "ground_truth_box",
             sees_images=name == "edges",
-            origin=(str(seed),) if name == "random" else (),
+            origin=origins.get(name, ()),
         )
         for name, make in maps.items()
     }

@@ -49,14 +49,14 @@ def measure(setting: Setting, judge: Judge, boxes: Int[np.ndarray, "n 4"]) -> Ar
 
 
 def figures(arrays: Arrays, scored: Bool[np.ndarray, "n"]) -> dict[str, Figure]:
-    """Returns the figures of a row, of the images with a box.
+    """Returns the figures of a row, of the images with a box; if none has, of all.
 
     Args:
       arrays: of `measure`.
       scored: which images have one.
     """
     if not scored.any():
-        return {}
+        scored = np.ones_like(scored)
     metric = SaliencyMetric(**arrays)
     return {
         "saliency_metric": mean_figure(metric.score[scored]),

@@ -181,9 +181,9 @@ def measure(contestant: Contestant, setting: Setting, rule: BoxRule) -> Arrays:
 
 def _some(part: Mapped, first: int) -> Mapped:
     chosen = slice(first, first + IMAGES_PER_TASK)
-    own = None if part.own_classes is None else part.own_classes[chosen]
+    own = None if part.own_correct is None else part.own_correct[chosen]
     batch = {name: values[chosen] for name, values in part.batch.items()}
-    return part._replace(batch=batch, maps=part.maps[chosen], own_classes=own)
+    return part._replace(batch=batch, maps=part.maps[chosen], own_correct=own)
 
 
 def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
@@ -236,8 +236,8 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
         regions = _regions(contestant, maps, cut, rule.name)
         overlaps = [pixel_precision.mask_iou(region, exact) for region in regions]
         measured["mask_iou"] = np.stack(overlaps, axis=1).astype(np.float32)
-    if part.own_classes is not None:
-        measured["own_correct"] = part.own_classes == batch["label"]
+    if part.own_correct is not None:
+        measured["own_correct"] = part.own_correct
     return measured
 
 
@@ -305,7 +305,7 @@ def figures(arrays: Arrays, answers: Arrays, size: int) -> dict[str, Figure]:
     if not scored.any():
         return found
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
-    found["box_area"] = mean_figure(area)
+    found["box_area"] = mean_figure(area[scored])
     hit = arrays["hit"][each, chosen]
     ranks = answers["rank"][: len(each), None] == np.arange(5)
     errors = localisation_errors(hit, ranks)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from saliency_jax import prng
@@ -71,13 +71,14 @@ class Mapped(NamedTuple):
       batch: at the comparison's size.
       maps: of a contestant.
       cost: of all maps so far.
-      own_classes: that a masker's own classifier predicts; None of what has none.
+      own_correct: whether a masker's own classifier has the class of each image right;
+        None of what has none.
     """
 
     batch: Batch
     maps: Float[np.ndarray, "B S S"]
     cost: costs.Cost
-    own_classes: Int[np.ndarray, "B"] | None
+    own_correct: Bool[np.ndarray, "B"] | None
 
 
 def mapped(
@@ -115,7 +116,7 @@ def mapped(
             given = setting.classifier, batch, jnp.asarray(asked), key, size
             valid = np.asarray(batch["valid"])
             maps, cost = costs.call(cost, explain, *given, images=len(valid))
-            own = contestant.own_classes and contestant.own_classes(batch)[valid]
+            own = contestant.own_correct and contestant.own_correct(batch)[valid]
             batch = batch if same else next(measured)
             bar.update(int(valid.sum()))
             yield Mapped(without_padding(batch), maps[valid], cost, own)
@@ -151,15 +152,17 @@ def joined(parts: list[dict[str, np.ndarray]]) -> Arrays:
 def classify(setting: Setting) -> Arrays:
     """Returns what the classifier answers to the images as they are.
 
-    "label" and "predicted" classes, the "rank" of the true one (0 is the first), its
-    "probability", and of the data "boxes_pixels" and "original_size".
+    "label" and "predicted" classes, the "rank" of the true one (0 is the first; other
+    classes that are in the image come after it), its "probability", and of the data
+    "boxes_pixels" and "original_size".
 
     Raises:
       InputError: its logits are not finite.
     """
     parts = []
     for batch in setting.batches(setting.image_size, setting.count):
-        answers = _answers(setting.classifier, batch["image"], batch["label"])
+        asked = batch["image"], batch["label"], batch.get("present")
+        answers = _answers(setting.classifier, *asked)
         part = batch | {name: np.asarray(values) for name, values in answers.items()}
         kept = (*answers, "label", "boxes_pixels", "original_size")
         parts.append(without_padding({n: part[n] for n in (*kept, "valid")}))
@@ -174,16 +177,23 @@ def classify(setting: Setting) -> Arrays:
 
 @jax.jit
 def _answers(
-    classifier: Classifier, images: Images, labels: Labels
+    classifier: Classifier,
+    images: Images,
+    labels: Labels,
+    present: Bool[Array | np.ndarray, "B K"] | None,
 ) -> dict[str, Float[Array, "B"] | Int[Array, "B"]]:
     logits = classifier(images)
     true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    is_before = jnp.arange(logits.shape[-1])[None, :] < labels[:, None]
+    classes = jnp.arange(logits.shape[-1])[None, :]
+    is_before = classes < labels[:, None]
+    is_rival = True if present is None else ~present
     log_probability = terms.log_probability(logits, labels, classifier.output)
     return {
         "predicted": jnp.argmax(logits, axis=-1),
         # Of equal logits the first is predicted, as by argmax.
-        "rank": jnp.sum((logits > true) | ((logits == true) & is_before), axis=-1),
+        "rank": jnp.sum(
+            is_rival & ((logits > true) | ((logits == true) & is_before)), axis=-1
+        ),
         "probability": jnp.exp(log_probability),
     }
 

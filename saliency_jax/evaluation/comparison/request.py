@@ -90,7 +90,7 @@ def answer(request: Request) -> list[Path]:
     loaded = load(request.classifier, "--classifier")
     size = request.image_size or loaded.image_size or IMAGE_SIZE
     check_fit(request.classifier, loaded, source, size)
-    trivial = contestants.trivial(size, request.seed)
+    trivial = contestants.trivial(size, request.seed, request.convention)
     rows = contestants.methods(request.methods, size, request.batch_size)
     taken = {*rows, *trivial, REGRESSOR}
     rows |= contestants.maskers(load_beside(request.maskers, source, taken))
@@ -122,7 +122,7 @@ def answer(request: Request) -> list[Path]:
         commit=environment()["commit"],
     )
     if request.supervised:
-        rows[REGRESSOR] = supervised(plan.setting)
+        rows[REGRESSOR] = supervised(plan.setting, request.convention)
     if not source.has_boxes:
         print(f"no image of {source.name} {split} has a box to be scored by")
         rows.pop("ground_truth_box")

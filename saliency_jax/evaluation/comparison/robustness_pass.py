@@ -52,7 +52,7 @@ def attack(setting: Setting, count: int) -> Arrays:
     predicted = setting.answers["predicted"][:count]
 
     def of_batch(
-        images: UInt8[np.ndarray, "B S S 3"], labels: np.ndarray
+        images: UInt8[np.ndarray, "B S S 3"], labels: np.ndarray, places: np.ndarray
     ) -> Float[np.ndarray, "B S S 3"]:
         return np.asarray(
             pgd(
@@ -60,13 +60,18 @@ def attack(setting: Setting, count: int) -> Arrays:
                 images,
                 jnp.asarray(labels),
                 key=setting.key("attack"),
+                places=places,
                 epsilon=EPSILON,
                 steps=STEPS,
             )
         )
 
     images = in_equal_batches(
-        of_batch, setting.batch_size, images_of(setting, count), predicted
+        of_batch,
+        setting.batch_size,
+        images_of(setting, count),
+        predicted,
+        np.arange(count),
     )
     answer = functools.partial(_predicted, setting.classifier)
     answers = in_equal_batches(answer, setting.batch_size, images)
@@ -98,9 +103,15 @@ def measure(
       InputError: the maps are not finite.
     """
     predicted = setting.answers["predicted"][: len(maps)]
-    again = in_equal_batches(
-        explaining(contestant, setting), setting.batch_size, attacked, predicted
-    )
+
+    def explain(images: np.ndarray) -> Float[np.ndarray, "n S S"]:
+        asked = setting.batch_size, images, predicted
+        return in_equal_batches(explaining(contestant, setting), *asked)
+
+    if contestant.image_size != setting.image_size:
+        # Those were made of pictures of that size: resizing alone is not to count.
+        maps = explain(images_of(setting, len(maps)))
+    again = explain(attacked)
     return {
         "attacked_rank": rank_correlation(maps, again),
         "attacked_ssim": structural_similarity(maps, again),

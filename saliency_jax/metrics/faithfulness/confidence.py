@@ -82,6 +82,8 @@ def confidence(
 
 @partial(jax.jit, static_argnames="variant")
 def _masks(maps: Float[Array, "B H W"], variant: Variant) -> Float[Array, "B H W"]:
+    # The range of finite float32 need not be one.
+    maps = quotient(maps, jnp.max(jnp.abs(maps), axis=(1, 2), keepdims=True))
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     range_ = jnp.max(maps, axis=(1, 2), keepdims=True) - low
     masks = quotient(maps - low, range_)

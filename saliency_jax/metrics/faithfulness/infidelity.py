@@ -202,6 +202,8 @@ def _summary(
     foretold: Float[Array, "B N"],
 ) -> Infidelity:
     falls = before[:, None] - after
-    scale = quotient(jnp.mean(falls * foretold, 1), jnp.mean(foretold**2, 1))
+    # Of a map of any scale, whose square need not be a float32.
+    unit = quotient(foretold, jnp.max(jnp.abs(foretold), axis=1, keepdims=True))
+    scale = quotient(jnp.mean(falls * unit, 1), jnp.mean(unit**2, 1))
     difference = lambda scaled: jnp.mean((scaled - falls) ** 2, axis=1)
-    return Infidelity(difference(foretold), difference(scale[:, None] * foretold))
+    return Infidelity(difference(foretold), difference(scale[:, None] * unit))

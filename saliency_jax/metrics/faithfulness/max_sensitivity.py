@@ -21,6 +21,7 @@ from saliency_jax.attribution.asking import (
     one_for_each,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
+from saliency_jax.attribution.division import quotient
 from saliency_jax.masking import to_float
 
 Explain = Callable[
@@ -157,4 +158,6 @@ def _summary(
 
 
 def _norms(maps: Num[Array, "B ..."]) -> Float[Array, "B"]:
-    return jnp.linalg.norm(maps.astype(jnp.float32).reshape(len(maps), -1), axis=1)
+    values = maps.astype(jnp.float32).reshape(len(maps), -1)
+    most = jnp.max(jnp.abs(values), axis=1)  # squares of any scale are no float32
+    return most * jnp.linalg.norm(quotient(values, most[:, None]), axis=1)

@@ -70,7 +70,7 @@ def test_the_trivial_maps():
     }
     assert (maps["whole_image"] == 1).all()
     inside = maps["ground_truth_box"][0]
-    assert inside[4:12, 2:10].all() and inside.sum() == 64
+    assert inside[4:13, 2:11].all() and inside.sum() == 81
     gaussian = maps["centre_gaussian"][0]
     assert np.argwhere(gaussian == gaussian.max()).tolist() == [
         [7, 7],

@@ -59,6 +59,9 @@ def test_extremes():
     np.testing.assert_allclose(found.drop, [1, 0])
     np.testing.assert_allclose(found.gain, [0, 0])
     assert not found.increase.any()
+    widest = np.where(np.arange(4) < 2, -3e38, 3e38).astype(np.float32)
+    found = confidence(certain, images, np.broadcast_to(widest, (2, 4, 4)), 0)
+    assert np.isfinite(found.drop).all()
     one = np.zeros((2, 4, 4))
     one[:, 0, 0] = 1
     found = confidence(certain, images, one, 1)

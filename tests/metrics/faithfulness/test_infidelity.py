@@ -28,6 +28,9 @@ def test_a_perfect_map_of_a_linear_model(perturbation, perfect):
     found = ask(perfect, perturbation, samples=30)
     np.testing.assert_allclose(found.infidelity, np.zeros(3), atol=1e-6)
     np.testing.assert_allclose(found.scaled, np.zeros(3), atol=1e-6)
+    for scale in (1e-20, 1e20):  # whose squares are no float32
+        other = ask(np.float32(scale) * perfect, perturbation, samples=30)
+        np.testing.assert_allclose(other.scaled, np.zeros(3), atol=1e-6)
     # Three times too much, with the wrong sign: f - 3 f is off by 4 of f.
     wrong = ask(-3 * perfect, perturbation, samples=30)
     falls = ask(np.zeros_like(perfect), perturbation, samples=30)

@@ -50,6 +50,15 @@ def test_batches_and_types():
     np.testing.assert_allclose(jitted(images).maximum, whole.maximum, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_maps_of_any_scale(scale):
+    options = dict(radius=0.3, draws=2)
+    whole = max_sensitivity(explain, linear.IMAGES, 1, **options)
+    scaled = lambda *asked: jnp.float32(scale) * explain(*asked)
+    found = max_sensitivity(scaled, linear.IMAGES, 1, **options)
+    np.testing.assert_allclose(found.maximum, whole.maximum, rtol=1e-4)
+
+
 def test_norms_of_zero():
     flat = lambda images, targets: jnp.zeros(images.shape[:3])
     found = max_sensitivity(flat, linear.IMAGES, 0, draws=2)
