@@ -69,6 +69,15 @@ class Source:
         return len(self.class_names)
 
     @property
+    def has_exclusive_edges(self) -> bool:
+        """Whether `xmax` and `ymax` of a filed box lie just outside of it.
+
+        So they do in what this library itself files: scenes, which have masks of their
+        objects, and folders of images, which are upright.
+        """
+        return self.has_object_masks or self.upright
+
+    @property
     def has_boxes(self) -> bool:
         """Whether any image of the split has a box."""
         return self.num_with_boxes > 0

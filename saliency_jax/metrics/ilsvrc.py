@@ -52,6 +52,14 @@ class LocalisationErrors(NamedTuple):
     top5: Bool[np.ndarray, "B"]
 
 
+def filed_inclusively(
+    boxes_pixels: Int[np.ndarray, "B N 4"],
+) -> Int[np.ndarray, "B N 4"]:
+    """Boxes with exclusive edges as a data set with inclusive ones would file them."""
+    last = boxes_pixels - np.array([0, 0, 1, 1])
+    return np.where(is_filed(boxes_pixels)[..., None], last, boxes_pixels)
+
+
 def truth_boxes(
     boxes_pixels: Int[np.ndarray, "B N 4"],
     original_size: Int[np.ndarray, "B 2"],

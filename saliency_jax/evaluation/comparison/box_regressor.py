@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from saliency_jax.attribution.layers import cut
 from saliency_jax.errors import InputError
-from saliency_jax.evaluation.comparison.contestants import Contestant
+from saliency_jax.evaluation.comparison.contestants import Contestant, filed_boxes
 from saliency_jax.evaluation.comparison.passes import Setting, without_padding
 from saliency_jax.masking import to_float
 from saliency_jax.metrics.baselines import ground_truth_box, rectangle_masks
@@ -77,7 +77,7 @@ def _taught(setting: Setting, convention: str) -> Int[np.ndarray, "n 4"]:
             ) from error
         features.append(maps[np.asarray(batch["valid"])])
         batch = without_padding(batch)
-        filed, size = batch["boxes_pixels"], batch["original_size"]
+        filed, size = filed_boxes(batch, convention), batch["original_size"]
         side = setting.image_size
         boxes.append(ground_truth_box(filed, size, side, convention))
         boxed.append(is_filed(filed).any(axis=1))

@@ -147,6 +147,14 @@ def _trained_as(run: Run) -> str:
     return "baseline" if thinning == "F" else run.stage
 
 
+def filed_boxes(batch: Batch, convention: str) -> Int[np.ndarray, "B N 4"]:
+    """The boxes of a batch of `Setting` as a convention of `metrics.ilsvrc` wants them.
+
+    As filed for `casm`, which takes any edges literally; with inclusive edges else.
+    """
+    return batch["boxes_inclusive" if convention == "inclusive" else "boxes_pixels"]
+
+
 def trivial(
     image_size: int, seed: int, convention: str = "inclusive"
 ) -> dict[str, Contestant]:
@@ -159,9 +167,8 @@ def trivial(
     """
 
     def rectangle(name: str, batch: Batch) -> Float[np.ndarray, "B S S"]:
-        boxes = baselines.rectangles(
-            batch["boxes_pixels"], batch["original_size"], image_size, convention
-        )[name]
+        filed = filed_boxes(batch, convention), batch["original_size"]
+        boxes = baselines.rectangles(*filed, image_size, convention)[name]
         return baselines.rectangle_masks(boxes, image_size).astype(np.float32)
 
     def count(batch: Batch) -> int:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saliency_jax.evaluation.comparison.contestants import Contestant
+from saliency_jax.evaluation.comparison.contestants import Contestant, filed_boxes
 from saliency_jax.evaluation.comparison.costs import Cost
 from saliency_jax.evaluation.comparison.passes import Mapped, Setting, joined, mapped
 from saliency_jax.evaluation.comparison.saved import Arrays
@@ -190,14 +190,16 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     maps, batch = part.maps, part.batch
     size = maps.shape[1]
     filed = batch["boxes_pixels"], batch["original_size"]
+    inclusive = filed_boxes(batch, "inclusive"), batch["original_size"]
+    by_rule = filed_boxes(batch, rule.convention), batch["original_size"]
     masks = maps if contestant.is_mask else min_max_normalised(maps)
     cut = None
     if rule.name in map_boxes.CUTS and not contestant.is_box:
         variant = map_boxes.CUTS[rule.name]
         cut = graph_cut(batch["image"], maps, variant=variant)
     boxes = _boxes(contestant, maps, cut, rule.name)
-    hits = box_hits(boxes, *filed, size, rule.convention)
-    regions = pointing.box_regions(*filed, size)
+    hits = box_hits(boxes, *by_rule, size, rule.convention)
+    regions = pointing.box_regions(*inclusive, size)
     scores = (
         rectangle_scores(boxes[:, 0], *filed, size)
         if contestant.is_box
@@ -225,7 +227,7 @@ def _measured(contestant: Contestant, part: Mapped, rule: BoxRule) -> Arrays:
     most = np.abs(small).max(axis=(1, 2), keepdims=True, initial=1e-30)
     measured["thumbnails"] = (small / most).astype(np.float16)
     if rule.contours:
-        contours = box_accuracy.contour_hits(masks, *filed)
+        contours = box_accuracy.contour_hits(masks, *inclusive)
         middle = box_accuracy.LEVELS.index(0.5)
         measured["largest"] = contours.largest[..., middle]
         measured["every"] = contours.every

@@ -18,6 +18,7 @@ from saliency_jax.evaluation import fingerprints
 from saliency_jax.evaluation.comparison import costs
 from saliency_jax.evaluation.comparison.contestants import Contestant, maps_of
 from saliency_jax.evaluation.comparison.saved import Arrays
+from saliency_jax.metrics.ilsvrc import filed_inclusively
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives import terms
 from saliency_jax.types import Batch, Images, Labels
@@ -47,7 +48,10 @@ class Setting(NamedTuple):
     answers: Arrays
 
     def batches(self, image_size: int, count: int) -> Iterator[Batch]:
-        """The first images, each with its `place` in the data; the last is padded."""
+        """The first images, each with its `place` in the data; the last is padded.
+
+        `boxes_inclusive` are `boxes_pixels` with inclusive edges, whatever the data's.
+        """
         batches = pipeline.eval_batches(
             self.source,
             batch_size=self.batch_size,
@@ -57,7 +61,11 @@ class Setting(NamedTuple):
         )
         for number, batch in enumerate(batches):
             places = number * self.batch_size + np.arange(self.batch_size)
-            yield batch | {"place": np.minimum(places, count - 1)}
+            filed = batch["boxes_pixels"]
+            if self.source.has_exclusive_edges:
+                filed = filed_inclusively(filed)
+            places = np.minimum(places, count - 1)
+            yield batch | {"place": places, "boxes_inclusive": filed}
 
     def key(self, stream: str) -> Array:
         """The key of what is random."""

@@ -64,6 +64,7 @@ def test_mistakes(texts, message):
 def test_the_trivial_maps():
     rows = trivial(SIZE, seed=0)
     batch = batch_of(2)
+    batch["boxes_inclusive"] = batch["boxes_pixels"]
     maps = {
         name: maps_of(row, MODEL, batch, batch["label"], KEY, SIZE)
         for name, row in rows.items()
