@@ -41,8 +41,9 @@ def test_a_mask_that_is_the_object_hits_wholly_by_either_convention():
     box = [2, 4, 10, 12]
     source = source_of([paint(box, predicted=1, label=1, boxes=[box])])
     source = dataclasses.replace(source, upright=True)
-    setting = Setting(None, SIZE, source, 1, 1, 1, 0, {})
-    red = lambda classifier, batch, targets, key: batch["image"][..., 0] / 255
+    classifier = Classifier.from_function(lambda x: jnp.zeros((len(x), 10)))
+    setting = Setting(classifier, SIZE, source, 1, 1, 1, 0, {})
+    red = lambda classifier, batch, *_: np.float32(batch["image"][..., 0] / 255)
     contestant = Contestant("red", "method", red, SIZE, is_mask=True)
     for convention in ("inclusive", "casm"):
         rule = BoxRule("value", convention, False)
