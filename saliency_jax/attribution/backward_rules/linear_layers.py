@@ -90,6 +90,8 @@ def find_linear_layers(
         if output not in carrying:
             continue
         source, kind, core = None, _kind(equation, program, carrying), (equation,)
+        if kind == "dense" and _is_of_pixels(equation, makers, only_reader):
+            kind = "convolution"
         if kind != "sum" and kind is not None:
             (source,) = sources_of(equation, carrying)
         elif output in sums:
@@ -248,6 +250,20 @@ def _kind(
         return None
     of_images = len(shape) == 2 and shape[0] == program.images.aval.shape[0]
     return "dense" if name == "dot_general" and of_images else "convolution"
+
+
+def _is_of_pixels(equation: JaxprEqn, makers: dict, only_reader: dict) -> bool:
+    """Whether a product is a 1x1 convolution of maps of one pixel.
+
+    Its shape alone is that of a dense layer; but maps went into it and come out of it.
+    """
+    before = makers.get(equation.invars[0])
+    after = only_reader.get(equation.outvars[0])
+    if before is None or after is None:
+        return False
+    reshaped = before.primitive.name == after.primitive.name == "reshape"
+    maps = before.invars[0].aval.ndim == after.outvars[0].aval.ndim == 4
+    return reshaped and maps
 
 
 def _common_source(

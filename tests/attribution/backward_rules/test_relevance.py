@@ -5,6 +5,7 @@ itself; the code under test never sees those.
 """
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,34 @@ def test_errors():
     ):
         lrp(squared, X, 0)
     assert np.isfinite(lrp(squared, X, 0, rule="gamma")).all()
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_a_1x1_convolution_has_one_rule_however_it_is_written(side):
+    """Also where the maps have one pixel, and its product the shape of a dense one."""
+    shapes = (2, 2, 3, 4), (4, 6), (6, 5), (5, 2)
+    *draws, of_images = jax.random.split(jax.random.key(0), 5)
+    first, *kernels, last = map(jax.random.normal, draws, shapes)
+    images = jax.random.uniform(of_images, (2, side, side, 3))
+
+    def convolved(x, kernel, stride=1):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, 2 * (stride,), "VALID", dimension_numbers=layout
+        )
+
+    def multiplied(x, kernel):
+        products = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+        return products.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def logits_fn(layer, images):
+        x = jax.nn.relu(convolved(images, first, 2))
+        for kernel in kernels:
+            x = jax.nn.relu(layer(x, kernel[None, None]))
+        return jnp.mean(x, (1, 2)) @ last
+
+    maps = [
+        lrp(partial(logits_fn, layer), images, 1, rule="composite")
+        for layer in (convolved, multiplied)
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-6)
