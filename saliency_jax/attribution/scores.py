@@ -23,7 +23,7 @@ def probabilities(
     classifier: Classifier, images: Num[Array | np.ndarray, "B H W C"]
 ) -> Float[Array, "B K"]:
     """What the classifier's logits mean: of a softmax or of a sigmoid, in float32."""
-    logits = logits_of(classifier, to_float(images)).astype(jnp.float32)
+    logits = logits_of(classifier, to_float(jnp.asarray(images))).astype(jnp.float32)
     return {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[classifier.output](
         logits
     )

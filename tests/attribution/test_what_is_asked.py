@@ -126,3 +126,28 @@ def test_what_has_another_type():
     ], errors
     line = UNTYPED.count("\n")  # where the method is called
     assert f"<string>:{line}: UserWarning: images reach from 255 to 255" in errors
+
+
+def test_a_colour_in_bytes_is_the_same_colour():
+    red = np.array([255, 0, 51], np.uint8)
+    for options in (
+        lambda colour: {"method": attribution.occlusion, "value": colour},
+        lambda colour: {"method": attribution.integrated_gradients, "baseline": colour},
+    ):
+        maps = [
+            (asked := options(colour)).pop("method")(logits_of, IMAGES, 1, **asked)
+            for colour in (red, red / np.float32(255))
+        ]
+        np.testing.assert_allclose(*maps, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": 7}, r"grid is 7 for images of shape \(2, 8, 6, 3\)"),
+        ({"on_share": 2.0}, "on_share is 2.0: expected a share"),
+    ],
+)
+def test_mask_chains_that_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        attribution.mask_estimation(logits_of, IMAGES, steps=2, chains=1, **options)

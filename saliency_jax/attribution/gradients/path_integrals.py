@@ -157,6 +157,8 @@ def _baselines(
             f"baseline of shape {given.shape} for images of shape {images.shape}: "
             f"expected a number, a colour ({channels},), an image, or one for each"
         )
+    if given.ndim == 1 and given.dtype == jnp.uint8:  # a colour
+        given = given / jnp.float32(255)
     given = to_float(given) if given.ndim > 1 else given
     given = given.astype(jnp.float32).reshape((1,) * (4 - given.ndim) + given.shape)
     return jnp.broadcast_to(given, (len(images), *given.shape[1:3], channels))

@@ -162,7 +162,7 @@ def extremal_perturbation(
         margin,
         mirror,
     )
-    areas = tuple(areas) if isinstance(areas, Sequence) else (areas,)
+    areas = tuple(np.atleast_1d(areas).tolist())
     _check(constants, areas, smooth)
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     if reward == "contrastive":

@@ -29,6 +29,7 @@ from saliency_jax.attribution.division import quotient
 from saliency_jax.attribution.optimised_masks.coarse_masks import in_cells
 from saliency_jax.attribution.perturbation.random_grids import axis_of, enlargement
 from saliency_jax.attribution.scores import scores_of
+from saliency_jax.errors import InputError
 from saliency_jax.masking import masked_in, mean_infill
 from saliency_jax.models.classifier import Classifier
 
@@ -156,6 +157,13 @@ def mask_estimation(
     )
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     classes = classes_only("mask_estimation", asked.targets)
+    if not 0 <= on_share <= 1:
+        raise InputError(f"on_share is {on_share}: expected a share from 0 to 1")
+    if grid > min(asked.images.shape[1:3]):
+        raise InputError(
+            f"grid is {grid} for images of shape {asked.images.shape}: expected a cell "
+            "of at least a pixel"
+        )
     count = len(asked.images)
     points = min(POINTS, steps)
     sums = Sums(

@@ -239,7 +239,7 @@ def _maps(
     if constants.start == "circle":
         left = jnp.zeros((len(images), len(RADII)))
         left = repeat(_try_circle, left, len(RADII), classifier, *edited)
-        start = _smallest_circle(classifier, left, images, targets, constants=constants)
+        start = _smallest_circle(classifier, left, *edited, constants=constants)
     descent = Descent(
         start,
         _optimiser(constants).init(start),
@@ -311,19 +311,23 @@ def _smallest_circle(
     classifier: Classifier,
     left: Float[Array, "B R"],
     images: Float[Array, "B H W C"],
+    references: Float[Array, "B H W C"],
     targets: Asked,
     constants: Constants,
 ) -> Float[Array, "B h w"]:
-    """The mask of the smallest circle that is enough, or of the largest; in cells."""
+    """The mask of the smallest circle that is enough; of nothing kept, where none is.
+
+    In cells. The largest covers a square, not the ends of a long image.
+    """
     at_first = _scores(classifier, images, targets)[:, None]
-    at_last = left[:, -1:]
+    at_last = _scores(classifier, references, targets)[:, None]
     span = at_first - at_last
     enough = (quotient(left - at_last, span) < SUPPRESSED) & (span != 0)
-    enough = enough.at[:, -1].set(True)
     radii = jnp.asarray(RADII)[jnp.argmax(enough, axis=1)]
     size = images.shape[1:3]
+    masks = circle(radii, size) * jnp.any(enough, axis=1)[:, None, None]
     cells = tuple(min(constants.mask_size, side) for side in size)
-    return jax.image.resize(circle(radii, size), (len(images), *cells), "nearest")
+    return jax.image.resize(masks, (len(images), *cells), "nearest")
 
 
 def _upsampled(

@@ -105,7 +105,7 @@ def occlusion(
 
 def _along(sides: Sides, axis: int) -> int | None:
     """The number of an axis, where there may be one for each or one for both."""
-    return sides[axis] if isinstance(sides, tuple) else sides
+    return None if sides is None else int(np.broadcast_to(sides, 2)[axis])
 
 
 def _windows(axis: int, side: int, patch: int | None, stride: int | None) -> Windows:

@@ -136,7 +136,8 @@ def _mask(
 
 
 def _own_correct(run: Run, batch: Batch) -> Bool[np.ndarray, "B"]:
-    logits = logits_of(run.masker.classifier, to_float(batch["image"]))
+    images = to_float(jnp.asarray(batch["image"]))
+    logits = logits_of(run.masker.classifier, images)
     hits = top_hits(np.asarray(logits), batch["label"], batch.get("present"))
     return hits[:, 0]
 
