@@ -187,6 +187,30 @@ def test_the_start_is_the_smallest_circle_that_is_enough():
     assert aux["scores"][0, 0] - least < 0.1 * (before - least)
 
 
+@pytest.mark.parametrize("last", [SIZE, 2 * SIZE])
+def test_the_circle_removes_what_is_at_the_end_of_a_long_image(last):
+    """Which no circle about the middle covers: then all of it is removed."""
+    patch = np.zeros((1, SIZE, 2 * SIZE), np.float32)
+    patch[0, :, last - SIZE // 8 : last] = 1
+    image = np.repeat(patch[..., None], 3, -1)
+    _, aux = meaningful_perturbation(
+        classifier_of(patch),
+        image,
+        0,
+        start="circle",
+        steps=1,
+        learning_rate=0.0,
+        mask_blur=0.0,
+        jitter=0,
+        return_aux=True,
+    )
+    blurred = gaussian_blur(jnp.asarray(image), 10 * SIZE / 224, 4.0)
+    before, least = jax.nn.softmax(
+        classifier_of(patch)(np.stack([image[0], blurred[0]]))
+    )[:, 0]
+    assert aux["scores"][0, 0] - least < 0.1 * (before - least)
+
+
 def test_localisation_explains_the_five_most_probable_classes():
     model, batch = classifier(), images(2)
     of = lambda targets, **options: np.asarray(
