@@ -43,13 +43,13 @@ def rectangles(
 
 
 def rectangle_masks(
-    boxes: Int[np.ndarray, "B 4"], size: int
-) -> Bool[np.ndarray, "B S S"]:
-    """Draws the rectangles: True inside."""
-    side = np.arange(size)
+    boxes: Int[np.ndarray, "B 4"], size: int | tuple[int, int]
+) -> Bool[np.ndarray, "B H W"]:
+    """Draws the rectangles into maps of a side, or of (H, W): True inside."""
+    rows, columns = (np.arange(side) for side in np.broadcast_to(size, 2))
     top, left, bottom, right = (edge[:, None] for edge in boxes.T)
-    inside_rows = (top <= side) & (side < bottom)
-    inside_columns = (left <= side) & (side < right)
+    inside_rows = (top <= rows) & (rows < bottom)
+    inside_columns = (left <= columns) & (columns < right)
     return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 

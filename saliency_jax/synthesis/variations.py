@@ -42,6 +42,7 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.errors import InputError
+from saliency_jax.metrics.baselines import rectangle_masks
 from saliency_jax.metrics.map_boxes import grid_boxes
 from saliency_jax.metrics.raw_maps import GivenMaps
 from saliency_jax.models.generator import Generator, draw_latents
@@ -328,23 +329,7 @@ def salient_regions(
       InputError: see `metrics.map_boxes.grid_boxes`.
     """
     boxes = grid_boxes(maps, rule, (alpha,))[:, 0]
-    return box_masks(boxes, maps.shape[1:])
-
-
-def box_masks(
-    boxes: Int[np.ndarray, "B 4"], size: tuple[int, int]
-) -> Bool[np.ndarray, "B H W"]:
-    """Returns boxes as masks; see `GivenRegions`.
-
-    Args:
-      boxes: within the image.
-      size: (H, W).
-    """
-    edges = [boxes[:, i, None] for i in range(4)]
-    rows, columns = (np.arange(side) for side in size)
-    in_rows = (edges[0] <= rows) & (rows < edges[2])
-    in_columns = (edges[1] <= columns) & (columns < edges[3])
-    return in_rows[:, :, None] & in_columns[:, None, :]
+    return rectangle_masks(boxes, maps.shape[1:])
 
 
 def checked_regions(
@@ -372,7 +357,7 @@ def checked_regions(
                 f"box {number} of {count}, {regions[number].tolist()}: expected "
                 f"ymin, xmin, ymax, xmax with 0 <= min < max <= {size}, in pixels"
             )
-        regions = box_masks(regions, (size, size))
+        regions = rectangle_masks(regions, size)
     if regions.shape != (count, size, size) or regions.dtype != bool:
         raise InputError(
             f"regions of shape {regions.shape} and type {regions.dtype} for {count} "

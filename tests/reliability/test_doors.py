@@ -18,8 +18,9 @@ from saliency_jax.data.builders.records import PixelBox, relative_box
 from saliency_jax.data.transforms import UPRIGHT, decode_pixels
 from saliency_jax.errors import InputError
 from saliency_jax.explain.pictures import read_picture
+from saliency_jax.metrics.baselines import rectangle_masks
 from saliency_jax.metrics.raw_maps import checked_maps, min_max_normalised
-from saliency_jax.synthesis.variations import box_masks, checked_regions
+from saliency_jax.synthesis.variations import checked_regions
 from tests.commands import start
 from tests.reliability.doors import DOORS, bomb, damaged, is_refused, png_chunk
 
@@ -233,7 +234,7 @@ def test_a_region_is_a_part_of_its_image_or_refused(boxes):
         return
     if all(inside):
         masks = checked_regions(given_boxes, len(boxes), 8)
-        np.testing.assert_array_equal(masks, box_masks(given_boxes, (8, 8)))
+        np.testing.assert_array_equal(masks, rectangle_masks(given_boxes, (8, 8)))
     else:
         with pytest.raises(InputError):
             checked_regions(given_boxes, len(boxes), 8)

@@ -8,6 +8,7 @@ import pytest
 from scipy import signal
 
 from saliency_jax.errors import InputError
+from saliency_jax.metrics.baselines import rectangle_masks
 from saliency_jax.models.generator import (
     DiscriminatorNetwork,
     Generator,
@@ -17,7 +18,6 @@ from saliency_jax.synthesis.variations import (
     PUBLISHED,
     SearchOptions,
     acceptable_variations,
-    box_masks,
     context_weights,
     nesterov_step,
     published_options,
@@ -117,7 +117,7 @@ def test_sutskevers_form_by_hand():
 def test_the_search_is_the_descent_by_hand(generator):
     """NumPy, with the gradient of the linear networks written out."""
     images = images_of() / np.float32(255)
-    regions = box_masks(BOXES, (SIZE, SIZE))
+    regions = rectangle_masks(BOXES, (SIZE, SIZE))
     starts = random().uniform(-1, 1, (2, LATENTS)).astype(np.float32)
     found = jax.jit(search, static_argnums=4)(
         generator,
@@ -228,7 +228,7 @@ def test_the_share_is_of_all_starts(generator):
 def test_boxes_and_their_masks_are_one(generator):
     masks = np.zeros((2, SIZE, SIZE), bool)
     masks[0, 1:4, 2:6] = masks[1, 0:3, 0:5] = True
-    np.testing.assert_array_equal(box_masks(BOXES, (SIZE, SIZE)), masks)
+    np.testing.assert_array_equal(rectangle_masks(BOXES, (SIZE, SIZE)), masks)
     by_mask, by_box = vary(generator, masks), vary(generator)
     np.testing.assert_array_equal(by_mask.regions, by_box.regions)
     np.testing.assert_array_equal(by_mask.images, by_box.images)

@@ -161,6 +161,15 @@ def test_circles_remove_the_middle():
     np.testing.assert_allclose(some[1:], some[1:][::-1], atol=1e-6)
 
 
+AT_ITS_START = {
+    "start": "circle",
+    "steps": 1,
+    "learning_rate": 0.0,
+    "mask_blur": 0.0,
+    "jitter": 0,
+}
+
+
 def test_the_start_is_the_smallest_circle_that_is_enough():
     """A classifier that looks at the middle: the circle of radius r must cover it."""
     patch = np.zeros((1, SIZE, SIZE), np.float32)
@@ -171,11 +180,7 @@ def test_the_start_is_the_smallest_circle_that_is_enough():
         classifier_of(patch),
         image,
         0,
-        start="circle",
-        steps=1,
-        learning_rate=0.0,
-        mask_blur=0.0,
-        jitter=0,
+        **AT_ITS_START,
         return_aux=True,
     )
     removed = np.asarray(maps[0])
@@ -197,11 +202,7 @@ def test_the_circle_removes_what_is_at_the_end_of_a_long_image(last):
         classifier_of(patch),
         image,
         0,
-        start="circle",
-        steps=1,
-        learning_rate=0.0,
-        mask_blur=0.0,
-        jitter=0,
+        **AT_ITS_START,
         return_aux=True,
     )
     blurred = gaussian_blur(jnp.asarray(image), 10 * SIZE / 224, 4.0)
