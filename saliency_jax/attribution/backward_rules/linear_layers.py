@@ -90,8 +90,10 @@ def find_linear_layers(
         if output not in carrying:
             continue
         source, kind, core = None, _kind(equation, program, carrying), (equation,)
-        if kind == "dense" and _is_of_pixels(equation, makers, only_reader):
-            kind = "convolution"
+        if kind == "dense":
+            after = _affine_steps(output, only_reader, carrying, cuts=())
+            if _is_of_pixels(equation, makers, after):
+                kind = "convolution"
         if kind != "sum" and kind is not None:
             (source,) = sources_of(equation, carrying)
         elif output in sums:
@@ -104,6 +106,9 @@ def find_linear_layers(
         if kind is None:
             continue
         after = _affine_steps(output, only_reader, carrying, cuts)
+        # Changes of shape at the end say nothing of the layer.
+        while after and after[-1].primitive.name in _SHAPES:
+            after.pop()
         signed = source not in unsigned
         layers.append(_layer(kind, source, signed, (*core, *after), carrying))
     return layers
@@ -252,18 +257,31 @@ def _kind(
     return "dense" if name == "dot_general" and of_images else "convolution"
 
 
-def _is_of_pixels(equation: JaxprEqn, makers: dict, only_reader: dict) -> bool:
+def _is_of_pixels(equation: JaxprEqn, makers: dict, after: Sequence[JaxprEqn]) -> bool:
     """Whether a product is a 1x1 convolution of maps of one pixel.
 
-    Its shape alone is that of a dense layer; but maps went into it and come out of it.
+    Its shape alone is that of a dense layer; but such maps went into it and come out of
+    it, maybe after a bias.
+
+    Args:
+      equation: a product `[B, C]` by `[C, D]`.
+      makers: of each variable.
+      after: the affine steps that follow.
     """
     before = makers.get(equation.invars[0])
-    after = only_reader.get(equation.outvars[0])
-    if before is None or after is None:
+    while before is not None and before.primitive.name == "convert_element_type":
+        before = makers.get(before.invars[0])
+    reshapes = (x for x in after if x.primitive.name == "reshape")
+    back = next(reshapes, None)
+    if before is None or before.primitive.name != "reshape" or back is None:
         return False
-    reshaped = before.primitive.name == after.primitive.name == "reshape"
-    maps = before.invars[0].aval.ndim == after.outvars[0].aval.ndim == 4
-    return reshaped and maps
+    return all(
+        maps.ndim == 4 and maps.shape == (pixels.shape[0], 1, 1, pixels.shape[1])
+        for maps, pixels in (
+            (before.invars[0].aval, equation.invars[0].aval),
+            (back.outvars[0].aval, equation.outvars[0].aval),
+        )
+    )
 
 
 def _common_source(
@@ -297,9 +315,6 @@ def _affine_steps(
             break
         steps.append(equation)
         output = equation.outvars[0]
-    # Changes of shape at the end say nothing of the layer.
-    while steps and steps[-1].primitive.name in _SHAPES:
-        steps.pop()
     return steps
 
 

@@ -45,7 +45,8 @@ from saliency_jax.models.classifier import Classifier
 from saliency_jax.removal import gaussian_blur
 
 RADII = np.arange(0, 175, 5, dtype=np.float32)
-"""Of the circles that are tried, in pixels of a 224x224 image."""
+"""Of the circles that are tried, in pixels of a 224x224 image, all of which the last
+covers; but not the ends of a longer one."""
 SUPPRESSED = 0.01
 """Which share of the score a circle may leave, to be the start."""
 
@@ -178,7 +179,7 @@ def meaningful_perturbation(
       jitter: how many shifts along each axis, pixels of a 224x224 image; 0 for none.
       noise: standard deviation on the normalised edited image.
       start: uniformly "random" cells; the smallest "circle" in the middle whose removal
-        leaves at most a hundredth of the class; or all "ones".
+        leaves at most a hundredth of the class, or else all; or "ones", all kept.
       return_aux: whether to return, besides, "losses" and "scores" (of the edited
         images) before every step, `[B, steps]`.
 
@@ -315,10 +316,7 @@ def _smallest_circle(
     targets: Asked,
     constants: Constants,
 ) -> Float[Array, "B h w"]:
-    """The mask of the smallest circle that is enough; of nothing kept, where none is.
-
-    In cells. The largest covers a square, not the ends of a long image.
-    """
+    """The cells of the smallest circle that is enough; nothing kept, where none is."""
     at_first = _scores(classifier, images, targets)[:, None]
     at_last = _scores(classifier, references, targets)[:, None]
     span = at_first - at_last

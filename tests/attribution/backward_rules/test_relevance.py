@@ -245,14 +245,45 @@ def test_a_1x1_convolution_has_one_rule_however_it_is_written(side):
         products = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
         return products.reshape(*x.shape[:-1], kernel.shape[-1])
 
+    # With a bias, before the pixels become maps again and after it.
+    def biased_before(x, kernel):
+        products = x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + kernel[0, 0, :1]
+        return products.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def biased_after(x, kernel):
+        return convolved(x, kernel) + kernel[:, :, :1]
+
     def logits_fn(layer, images):
         x = jax.nn.relu(convolved(images, first, 2))
         for kernel in kernels:
             x = jax.nn.relu(layer(x, kernel[None, None]))
         return jnp.mean(x, (1, 2)) @ last
 
-    maps = [
-        lrp(partial(logits_fn, layer), images, 1, rule="composite")
-        for layer in (convolved, multiplied)
-    ]
-    np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-6)
+    for layers in ((convolved, multiplied), (biased_after, biased_before)):
+        maps = [
+            lrp(partial(logits_fn, layer), images, 1, rule="composite")
+            for layer in layers
+        ]
+        np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-6)
+
+
+def test_a_dense_layer_between_flat_and_square_maps_stays_one():
+    """It reads all pixels of its maps, and makes new maps, of one pixel or of more."""
+    shapes = (2, 2, 3, 4), (16, 12), (12, 2)
+    *draws, of_images = jax.random.split(jax.random.key(0), 4)
+    first, kernel, last = map(jax.random.normal, draws, shapes)
+    images = jax.random.uniform(of_images, (2, 4, 4, 3))
+
+    def logits_fn(maps, images):
+        x = jax.lax.conv_general_dilated(
+            images, first, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x).reshape(-1, 16) @ kernel
+        return jax.nn.relu(x.reshape(-1, *maps)).reshape(-1, 12) @ last
+
+    flat, square, single = (
+        lrp(partial(logits_fn, maps), images, 1, rule="composite")
+        for maps in ((12,), (2, 2, 3), (1, 1, 12))
+    )
+    np.testing.assert_allclose(square, flat, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(single, flat, rtol=1e-4, atol=1e-6)
