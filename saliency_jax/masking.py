@@ -29,6 +29,16 @@ def to_float(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
     return images
 
 
+def colour_to_float(
+    colour: float | int | Sequence[float] | Num[Array | np.ndarray, "..."],
+) -> Float[Array, "..."]:
+    """Returns a colour in [0, 1] as float32; of an array, `uint8` is divided by 255."""
+    given = jnp.asarray(colour)
+    if given.ndim and given.dtype == jnp.uint8:
+        given = given / jnp.float32(255)
+    return given.astype(jnp.float32)
+
+
 def check_range(images: Num[Array | np.ndarray, "*B H W C"]) -> None:
     """Checks the values of floats, but within somebody's jit, where they are not known.
 

@@ -300,10 +300,7 @@ def by_channel(
     Raises:
       InputError: it has another shape.
     """
-    value = jnp.asarray(value)
-    if value.ndim and value.dtype == jnp.uint8:  # a colour
-        value = value / jnp.float32(255)
-    value = value.astype(jnp.float32)
+    value = jnp.asarray(value, jnp.float32)
     if value.shape not in ((), (channels,)):
         raise InputError(
             f"{name} of shape {value.shape} for images of {channels} channels: "

@@ -40,7 +40,7 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
+from saliency_jax.masking import colour_to_float, to_float
 from saliency_jax.models.classifier import Classifier
 
 Quadrature = Literal["midpoint", "gauss_legendre", "trapezoid", "captum_trapezoid"]
@@ -157,9 +157,7 @@ def _baselines(
             f"baseline of shape {given.shape} for images of shape {images.shape}: "
             f"expected a number, a colour ({channels},), an image, or one for each"
         )
-    if given.ndim == 1 and given.dtype == jnp.uint8:  # a colour
-        given = given / jnp.float32(255)
-    given = to_float(given) if given.ndim > 1 else given
+    given = to_float(given) if given.ndim > 1 else colour_to_float(given)
     given = given.astype(jnp.float32).reshape((1,) * (4 - given.ndim) + given.shape)
     return jnp.broadcast_to(given, (len(images), *given.shape[1:3], channels))
 

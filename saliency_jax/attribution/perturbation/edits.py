@@ -13,6 +13,7 @@ from saliency_jax.attribution.asking import Question, by_channel
 from saliency_jax.attribution.batching import chunk_of, in_batches, over_samples
 from saliency_jax.attribution.layers import Targets
 from saliency_jax.attribution.scores import scores_of
+from saliency_jax.masking import colour_to_float
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.types import PyTree
 
@@ -34,7 +35,7 @@ def as_colour(
       InputError: it is neither a number nor one for each channel.
     """
     value = classifier.mean if value is None else value
-    return by_channel("value", value, images.shape[-1])
+    return by_channel("value", colour_to_float(value), images.shape[-1])
 
 
 def scores_of_images(asked: Question, output: Output) -> Float[Array, "B"]:

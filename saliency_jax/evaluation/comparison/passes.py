@@ -192,8 +192,7 @@ def _answers(
 ) -> dict[str, Float[Array, "B"] | Int[Array, "B"]]:
     logits = classifier(images)
     true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    classes = jnp.arange(logits.shape[-1])[None, :]
-    is_before = classes < labels[:, None]
+    is_before = jnp.arange(logits.shape[-1])[None, :] < labels[:, None]
     is_rival = True if present is None else ~present
     log_probability = terms.log_probability(logits, labels, classifier.output)
     return {

@@ -8,7 +8,20 @@ from saliency_jax.evaluation.comparison.box_regressor import (
     PENALTIES,
     cross_fitted,
     fit_ridge,
+    supervised,
 )
+from saliency_jax.evaluation.comparison.passes import Setting
+
+
+def test_what_it_is_measured_by_again():
+    """What it learnt from: as many images, and boxes by the same convention."""
+    setting = Setting(None, 16, None, 6, 2, 1, 0, {})
+    origins = [
+        supervised(setting._replace(count=count), convention).origin
+        for count in (6, 14)
+        for convention in ("inclusive", "casm")
+    ]
+    assert len(set(origins)) == 4
 
 
 def test_a_linear_law_is_learnt_from_the_other_half():
