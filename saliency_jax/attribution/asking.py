@@ -14,9 +14,9 @@ from saliency_jax.attribution.layers import (
     Targets,
     Unit,
     as_layer,
-    as_partial,
     cut,
 )
+from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
 from saliency_jax.masking import check_range, to_float
 from saliency_jax.models.classifier import Classifier, logits_of

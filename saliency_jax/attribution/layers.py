@@ -18,6 +18,7 @@ from jax.extend.core import JaxprEqn, Var
 from jaxtyping import Array, Float, Int
 
 from saliency_jax.attribution.program import PRODUCTS, Atom, Program, Rewrite, trace
+from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 
@@ -91,17 +92,6 @@ class Cut(NamedTuple):
     activations: Callable[[Array], Array]
     logits: Callable[[Array, Array], Array]
     scores: Callable[[Array, Array, Targets], Array]
-
-
-def as_partial(function: Callable) -> jax.tree_util.Partial:
-    """A function as a pytree: its arrays, if it is one already, are its leaves."""
-    if jax.tree_util.all_leaves([function]):
-        return jax.tree_util.Partial(function)
-    return jax.tree_util.Partial(_call, function)
-
-
-def _call(function: Callable, *arguments: Any) -> Any:
-    return function(*arguments)
 
 
 def as_layer(layer: Layer) -> AskedLayer:

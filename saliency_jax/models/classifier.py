@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
 from saliency_jax.masking import to_float
 from saliency_jax.types import PyTree
@@ -128,10 +129,11 @@ class Classifier:
     ) -> "Classifier":
         """Makes a classifier of any function in JAX.
 
-        Arrays that the function closes over become constants of jitted code. Weights
-        that change belong into a function that is a pytree, such as
+        Arrays that the function closes over become constants of jitted code, which is
+        compiled anew when others take their place (`saliency_jax.closures`). Weights
+        that change often belong into a function that is a pytree, such as
         `jax.tree_util.Partial(apply, weights)` for an `apply(weights, images)`: its
-        arrays are the classifier's leaves.
+        arrays are the classifier's leaves, and new ones never recompile.
 
         Args:
           logits_fn: from float32 images to logits. They are in [0, 1], whatever the
@@ -155,7 +157,7 @@ class Classifier:
                 "function of images, or a Classifier, as load_classifier gives"
             )
         if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
-            logits_fn = jax.tree_util.Partial(logits_fn)
+            logits_fn = as_partial(logits_fn)
         variables = {"params": {FUNCTION: logits_fn}}
         return cls(variables, LogitsFunction(), mean, std, labels, output)
 

@@ -27,7 +27,7 @@ from saliency_jax.attribution.asking import (
     with_targets,
 )
 from saliency_jax.attribution.batching import in_batches
-from saliency_jax.attribution.layers import as_partial
+from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.objectives.terms import log_probability
