@@ -102,6 +102,7 @@ def _checked_targets(
         check_unit(classifier, images.shape[1:], targets)
         return unit
     if callable(targets):
+        _check_function(targets, _num_classes(classifier, images))
         return as_partial(targets)
     classes = one_for_each(targets, len(images))
     if (wrong := _not_below(_num_classes(classifier, images), targets)) is not None:
@@ -110,6 +111,21 @@ def _checked_targets(
             f"{_num_classes(classifier, images) - 1}"
         )
     return classes
+
+
+def _check_function(function: Callable, classes: int) -> None:
+    """Checks that a target function makes one number of the logits of one image."""
+    logits = jax.ShapeDtypeStruct((classes,), jnp.float32)
+    expected = f"expected one number of the logits [{classes}] of one image"
+    try:
+        made = jax.eval_shape(function, logits)
+    except (IndexError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the target function fails ({reason}): {expected}") from error
+    shape, dtype = getattr(made, "shape", None), getattr(made, "dtype", None)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        what = type(made).__name__ if shape is None else f"{dtype} {[*shape]}"
+        raise InputError(f"the target function gives {what}: {expected}")
 
 
 def check_unit(classifier: Classifier, size: tuple[int, int, int], unit: Unit) -> None:

@@ -64,6 +64,11 @@ def test_images_may_leave_their_range_a_bit_and_are_not_known_inside_jit():
         (np.array([[0], [1]]), r"targets of shape \(2, 1\) for 2 images"),
         (2, "target 2: the classifier knows classes 0 to 1"),
         (-1, "target -1: the classifier knows classes 0 to 1"),
+        (lambda logits: logits, r"gives float32 \[2\]: expected one number of the"),
+        (lambda logits: None, "gives NoneType: expected one number"),
+        (lambda logits: jnp.argmax(logits), r"gives int32 \[\]: expected one number"),
+        (lambda logits: logits[:, 0], r"fails \(Too many indices.*of one image"),
+        (lambda one, other: one, r"fails \(.*other.*\): expected one number"),
     ],
 )
 def test_targets_that_cannot_be_meant(targets, message):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jaxtyping import Array, Float
 
@@ -32,6 +33,7 @@ _OTHER = (
     *("rsqrt", "sign", "sin", "sinh", "sqrt", "square", "tan"),
     *("abs", "eq", "ne", "and", "or", "xor", "not"),
 )
+_INFINITE_AT_ZERO = ("log", "rsqrt", "lgamma", "digamma")
 _ELEMENTWISE = frozenset((*_AFFINE, *_RECTIFYING, *_SATURATING, *_OTHER))
 
 
@@ -44,11 +46,13 @@ class Activation(NamedTuple):
         equation by equation.
       rectifies: whether it is of ReLU's kind (ReLU, ReLU6, leaky ReLU, ELU, GELU, SiLU,
         Mish, hard swish ...) and no plain tanh, sigmoid, exponential or power.
+      has_pole: whether it may be infinite at 0, as a logarithm and a quotient are.
     """
 
     inputs: tuple[Atom, ...]
     function: Callable[..., Array]
     rectifies: bool
+    has_pole: bool
 
 
 def activations(program: Program) -> dict[Var, Activation]:
@@ -231,7 +235,21 @@ def _activation(
         function=partial(_evaluate, tuple(body), inputs, output),
         rectifies=not names.isdisjoint(_RECTIFYING)
         or (product and not names.isdisjoint(_SATURATING)),
+        has_pole=not names.isdisjoint(_INFINITE_AT_ZERO)
+        or any(_divides(equation, active) for equation in body),
     )
+
+
+def _divides(equation: JaxprEqn, active: Collection[Var]) -> bool:
+    """Whether something constant is divided by a power of an active number."""
+    if equation.primitive.name == "div":
+        return _active_places(equation, active) == [1]
+    if equation.primitive.name == "integer_pow":
+        return equation.params["y"] < 0
+    if equation.primitive.name == "pow":
+        exponent = equation.invars[1]
+        return not isinstance(exponent, Var) and bool(np.any(exponent.val < 0))
+    return False
 
 
 def _evaluate(

@@ -72,7 +72,7 @@ def rewrites(
     for equation in flow.equations:
         output, name = equation.outvars[0], equation.primitive.name
         if output in found:
-            inputs, function, _ = found[output]
+            inputs, function = found[output].inputs, found[output].function
             changed[output] = Rewrite(inputs, with_backward(function, _handed_on))
         elif output in sums:
             changed[output] = _sum(sums[output], flow, depths)

@@ -2,9 +2,10 @@
 
 The relevance R of an activation a is a times a modified gradient c. So nothing is
 divided by an activation, and affine steps, changes of shape and max pooling keep their
-own gradient. A nonlinearity phi(u) hands R on: c_u = c_a (phi(u) - phi(0)) / u. A
-linear layer has the result z = sum of p + sum of n + bias, of the positive and the
-negative contributions p and n of its inputs, and one of the rules below.
+own gradient. A nonlinearity phi(u) hands R on: c_u = c_a (phi(u) - phi(0)) / u. One
+that is infinite at 0, such as the logarithm in a log-softmax, has no rule. A linear
+layer has the result z = sum of p + sum of n + bias, of the positive and the negative
+contributions p and n of its inputs, and one of the rules below.
 
 Bach et al.: On pixel-wise explanations for non-linear classifier decisions by
 layer-wise relevance propagation (PLoS ONE 10(7), 2015); Montavon et al.: Layer-wise
@@ -80,10 +81,11 @@ def rewrites(
     flow = find_flow(program, start, wanted, found)
 
     def known(equation: JaxprEqn) -> bool:
-        return (
-            equation.outvars[0] in found
-            or is_linear(equation, flow)
-            or equation.primitive.name in (*CHOOSING, "mul")
+        if activation := found.get(equation.outvars[0]):
+            return not activation.has_pole
+        return is_linear(equation, flow) or equation.primitive.name in (
+            *CHOOSING,
+            "mul",
         )
 
     refuse_unknown("lrp", flow, known)

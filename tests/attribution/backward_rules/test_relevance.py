@@ -204,6 +204,26 @@ def test_what_has_no_rule_is_named():
     assert np.isfinite(lrp(with_a_layer, X, 0, layer="late")).all()
 
 
+@pytest.mark.parametrize(
+    ("last", "named"),
+    [
+        (jax.nn.log_softmax, "log "),
+        (lambda x: x - jax.nn.logsumexp(x, axis=-1, keepdims=True), "log "),
+        (lambda x: 1 / x, "div .* by an activation"),
+        (lambda x: x**-2, "integer_pow"),
+        (lambda x: x**-0.5, "pow"),
+    ],
+)
+def test_what_is_infinite_at_zero_has_no_rule(last, named):
+    with pytest.raises(InputError, match=f"no rule for .*{named}.* explain logits"):
+        lrp(lambda x: last(network(x)), X, 0)
+
+
+def test_a_logarithm_that_is_finite_at_zero_has_a_rule():
+    found = lrp(lambda x: jax.nn.softplus(network(x)), X, 0)
+    assert np.isfinite(found).all() and np.abs(found).max() > 0
+
+
 def test_errors():
     for options, message in (
         ({"rule": "z"}, "rule='z' is unknown: use one of .'composite', "),
