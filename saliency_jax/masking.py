@@ -39,6 +39,37 @@ def colour_to_float(
     return given.astype(jnp.float32)
 
 
+def check_images(
+    images: Num[Array | np.ndarray, "..."], channels: int | None = None
+) -> None:
+    """Checks the shape of images.
+
+    Args:
+      images: `[B, H, W, C]`.
+      channels: C, if it must be one number.
+
+    Raises:
+      InputError: they have another, or are no array.
+    """
+    shape = f"[B, H, W, {channels or 'C'}]"
+    if not (hasattr(images, "ndim") and hasattr(images, "dtype")):
+        raise InputError(
+            f"images of type {type(images).__name__}: expected an array {shape}; "
+            f"np.stack makes one of images of one size"
+        )
+    if images.ndim == 4:
+        if images.shape[1] == 3 and images.shape[3] > 4:
+            raise InputError(
+                f"images of shape {images.shape} have their channels first: expected "
+                f"{shape}, as images.transpose(0, 2, 3, 1) gives"
+            )
+        if channels in (None, images.shape[3]) and images.shape[0] != 0:
+            return
+    lone = images.ndim == 3 and channels in (None, images.shape[2])
+    told = ", as images[None] gives" if lone else ", at least one"
+    raise InputError(f"images of shape {images.shape}: expected {shape}{told}")
+
+
 def check_range(images: Num[Array | np.ndarray, "*B H W C"]) -> None:
     """Checks the values of floats, but within somebody's jit, where they are not known.
 

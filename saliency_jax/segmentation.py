@@ -32,11 +32,11 @@ from scipy.sparse import csgraph
 
 from saliency_jax.attribution.asking import (
     check_at_least,
-    check_images,
     check_option,
 )
 from saliency_jax.colour_models import colour_evidence
 from saliency_jax.errors import InputError
+from saliency_jax.masking import check_images
 
 Seeds = Literal["hard", "soft"]
 Variant = Literal["seeds", "grabcut"]

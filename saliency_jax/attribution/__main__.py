@@ -5,32 +5,36 @@ r"""Maps of any methods on pictures of your own, in one figure.
         --images dog.jpg,cat.jpg --methods grad_cam,rise:masks=1000 --out maps
 
 Writes `maps.png` and the raw maps as `maps.npz` (an array `[B, H, W]` for each method)
-to `--out`. `--masker` names a run of train.py, whose masker then stands in the figure
-too. `--beside RUN,RUN` explains further classifiers on the same pictures, each in rows
-of its own; the arrays of `maps.npz` are then named `CLASSIFIER/METHOD`. `--randomise 3`
-draws the last three layers of each classifier anew and tells how much each method's
-maps still are the same (Adebayo et al.: a map that stays does not explain the
-classifier).
+to `--out`. The classifier is shown the centre of each picture, as in evaluation;
+`--view whole` presses all of it into a square. A method that these classifiers or
+options do not allow is named and left out; the exit code is then 2. `--masker` names a
+run of train.py, whose masker then stands in the figure too. `--beside RUN,RUN` explains
+further classifiers on the same pictures, each in rows of its own; the arrays of
+`maps.npz` are then named `CLASSIFIER/METHOD`. `--randomise 3` draws the last three
+layers of each classifier anew and tells how much each method's maps still are the same
+(Adebayo et al.: a map that stays does not explain the classifier).
 """
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from saliency_jax import attribution
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.attribution.named import masker_method, method_of
 from saliency_jax.attribution.registry import Method
 from saliency_jax.attribution.scores import probabilities as probabilities_of
-from saliency_jax.errors import InputError, run_command
+from saliency_jax.errors import InputError, report, run_command
 from saliency_jax.evaluation.names import short_names
 from saliency_jax.evaluation.randomisation import layers_from_the_top, randomise
-from saliency_jax.explain.pictures import read_picture, shown
+from saliency_jax.explain.pictures import View, read_picture, shown
 from saliency_jax.loading import load
 from saliency_jax.metrics.agreement import rank_correlation
 from saliency_jax.models.classifier import Classifier
@@ -62,6 +66,13 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "targets", [], "The class of each picture; by default the predicted one."
     )
+    flags.DEFINE_enum(
+        "view",
+        "centre",
+        get_args(View),
+        "What the classifiers are shown of a picture: its centre as in evaluation, or "
+        "the whole, pressed into a square.",
+    )
     flags.DEFINE_integer(
         "image_size", None, "Side in pixels; by default the run's own, or 224.", 16
     )
@@ -83,19 +94,22 @@ def main(argv: Sequence[str]) -> None:
         return
     if not values.classifier or not values.images:
         raise InputError("needs --classifier RUN or NETWORK=FILE, and --images FILES")
-    explain_files(
+    left_out = explain_files(
         values.classifier,
         values.images,
         values.methods,
         beside=values.beside,
         masker=values.masker,
         targets=values.targets,
+        view=values.view,
         image_size=values.image_size,
         batch_size=values.batch_size,
         seed=values.seed,
         randomised_layers=values.randomise,
         out=values.out,
     )
+    if left_out:
+        sys.exit(2)
 
 
 def explain_files(
@@ -106,17 +120,24 @@ def explain_files(
     beside: Sequence[str] = (),
     masker: str | None = None,
     targets: Sequence[str] = (),
+    view: View = "centre",
     image_size: int | None = None,
     batch_size: int = 8,
     seed: int = 0,
     randomised_layers: int = 0,
     out: str | Path = "maps",
-) -> None:
+) -> list[str]:
     """Writes the maps of methods on pictures; the arguments are the command's flags.
 
+    Returns:
+      The methods that gave none, each of which was told.
+
     Raises:
-      InputError: for anything that is not there, or does not fit.
+      InputError: for anything that is not there, or does not fit, and where no method
+        gives maps.
     """
+    if not methods and not masker:
+        raise InputError("--methods names none: see --list")
     functions = {text: method_of(text) for text in methods}
     if masker:
         functions[Path(masker).name] = masker_method(masker)
@@ -131,18 +152,32 @@ def explain_files(
     )
     size = image_size or first.image_size or IMAGE_SIZE
     pictures = np.stack(
-        [shown(read_picture(Path(name)).pixels, size, "centre")[0] for name in images]
+        [shown(read_picture(Path(name)).pixels, size, view)[0] for name in images]
     )
     out = Path(out)
     make_folder(out)
 
     key = jax.random.key(seed)
-    explain = lambda model, classes: {
-        name: np.asarray(
-            function(model, pictures, classes, key=key, batch_size=batch_size)
-        )
-        for name, function in functions.items()
-    }
+    left_out = []
+
+    def explain(
+        model: Classifier, classes: Int[np.ndarray, "B"]
+    ) -> dict[str, Float[np.ndarray, "B S S"]]:
+        found = {}
+        for name in [name for name in functions if name not in left_out]:
+            try:
+                found[name] = np.asarray(
+                    functions[name](
+                        model, pictures, classes, key=key, batch_size=batch_size
+                    )
+                )
+            except InputError as error:
+                left_out.append(name)
+                if len(left_out) == len(functions):
+                    raise
+                report(InputError(f"{name} is left out: {error}"))
+        return found
+
     asked, captions, maps = {}, {}, {}
     for known_as, model in models.items():
         prefix = f"{known_as}: " if beside else ""
@@ -153,6 +188,10 @@ def explain_files(
         for name, caption in zip(images, captions[known_as], strict=True):
             print(f"{name}: {' '.join(caption)}")
         maps[known_as] = explain(model, asked[known_as])
+    maps = {
+        known_as: {name: of_model[name] for name in of_model if name not in left_out}
+        for known_as, of_model in maps.items()
+    }
     save_png(out / "maps.png", _figure(pictures, maps, captions))
     arrays = {
         f"{known_as}/{name}" if beside else name: of_method
@@ -168,11 +207,11 @@ def explain_files(
                 f"{known_as}: rank correlation with the maps after drawing "
                 f"{', '.join(layers)} anew:"
             )
-            drawn = randomise(model, layers, pictures, key)
-            others = explain(drawn, asked[known_as])
-            for name, of_method in maps[known_as].items():
-                mean = rank_correlation(of_method, others[name]).mean()
+            others = explain(randomise(model, layers, pictures, key), asked[known_as])
+            for name, of_method in others.items():
+                mean = rank_correlation(maps[known_as][name], of_method).mean()
                 print(f"  {name:32} {mean:6.2f}")
+    return left_out
 
 
 def _figure(

@@ -18,7 +18,7 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
-from saliency_jax.masking import check_range, to_float
+from saliency_jax.masking import check_images, check_range, to_float
 from saliency_jax.models.classifier import Classifier, logits_of
 
 LogitsFn = Classifier | Callable
@@ -244,34 +244,6 @@ def classes_only(method: str, targets: Targets) -> Int[Array, "B"] | None:
             f"function or a Unit"
         )
     return targets
-
-
-def check_images(images: GivenImages, channels: int | None = None) -> None:
-    """Checks the shape of images.
-
-    Args:
-      images: see `GivenImages`.
-      channels: C, if it must be one number.
-
-    Raises:
-      InputError: they have another, or are no array.
-    """
-    if not (hasattr(images, "ndim") and hasattr(images, "dtype")):
-        raise InputError(
-            f"images of type {type(images).__name__}: expected an array "
-            f"[B, H, W, {channels or 'C'}]; np.stack makes one of images of one size"
-        )
-    fit = images.ndim == 4 and len(images) and channels in (None, images.shape[-1])
-    if not fit:
-        raise InputError(
-            f"images of shape {images.shape}: expected [B, H, W, {channels or 'C'}], "
-            f"at least one"
-        )
-    if images.shape[1] == 3 and images.shape[3] > 4:
-        raise InputError(
-            f"images of shape {images.shape} have their channels first: expected "
-            f"[B, H, W, {channels or 'C'}], as images.transpose(0, 2, 3, 1) gives"
-        )
 
 
 def check_option(name: str, value: Any, choices: Iterable[Any]) -> None:

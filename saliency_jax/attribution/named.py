@@ -27,15 +27,23 @@ def method_of(text: str) -> Callable[..., Any]:
         without quotes is a text.
 
     Raises:
-      InputError: there is no such method, option or choice.
+      InputError: there is no such method, option or choice, or it is a trained masker,
+        which is named as a run.
     """
     name, *given = text.split(":")
+    if name == "trained_masker":
+        raise InputError(
+            "trained_masker: name the run as one of --maskers instead, or as --masker "
+            "of saliency_jax.attribution"
+        )
     method = attribution.get(name)
     known = describe(name, method).options
     options = {}
     for assignment in given:
         option, equals, value = assignment.partition("=")
-        if not equals or option not in known:
+        if option in known and not equals:
+            raise InputError(f"{text}: write {name}:{option}=value")
+        if option not in known:
             raise InputError(
                 f"{text}: {name} has no option {option!r}: use one of "
                 f"{', '.join(known) or 'none at all'}, as in name:option=value"

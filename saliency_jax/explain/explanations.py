@@ -162,10 +162,7 @@ def _explain_batch(
     probability = np.asarray(answer(plan.classifier, squares))
     # Of equally likely classes the first comes first.
     ranked = np.argsort(-probability, axis=1, kind="stable")[:, : plan.classes]
-    maps = {
-        name: _maps(plan, explainer, squares, ranked)
-        for name, explainer in plan.explainers.items()
-    }
+    maps = {name: _maps(plan, name, squares, ranked) for name in plan.explainers}
     return [
         _write_picture(
             plan,
@@ -183,17 +180,25 @@ def _explain_batch(
 
 def _maps(
     plan: Plan,
-    explainer: Explainer,
+    name: str,
     squares: UInt8[np.ndarray, "B S S 3"],
     ranked: Int[np.ndarray, "B R"],
 ) -> Float[np.ndarray, "B R S S"]:
-    """Of each picture and class; of what asks for no class, one for all of them."""
+    """Of each picture and class; of what asks for no class, one for all of them.
+
+    Raises:
+      InputError: the explainer of that name does not allow this.
+    """
+    explainer = plan.explainers[name]
     options = {"key": plan.key, "batch_size": plan.batch_size}
     asked = ranked.T if explainer.of_class else ranked.T[:1]
-    maps = [
-        np.asarray(explainer.explain(plan.classifier, squares, classes, **options))
-        for classes in asked
-    ]
+    try:
+        maps = [
+            np.asarray(explainer.explain(plan.classifier, squares, classes, **options))
+            for classes in asked
+        ]
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     return np.broadcast_to(np.stack(maps, axis=1), (*ranked.shape, *squares.shape[1:3]))
 
 

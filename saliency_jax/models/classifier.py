@@ -1,5 +1,6 @@
 """A classifier: a network, its variables and the normalisation of its input."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Num
 
 from saliency_jax.closures import as_partial
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
+from saliency_jax.masking import check_images, check_range, to_float
 from saliency_jax.types import PyTree
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -44,6 +45,16 @@ def normalise(
     mean_array = np.asarray(mean, np.float32).reshape(shape)
     std_array = np.asarray(std, np.float32).reshape(shape)
     return (images.astype(jnp.float32) - mean_array) / std_array
+
+
+_EVALUATING = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "use_running_average": True,
+}
+"""What modules call the argument that tells them not to train, and its value then."""
 
 
 def logits_and_taps(output: Any) -> tuple[Any, Any]:
@@ -89,8 +100,9 @@ class Classifier:
 
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}` of the module.
-      module: called as `module(images_normalised, train)`; returns logits `[B, K]`, or
-        these and maps, as the networks of `saliency_jax.models` do.
+      module: called as `module(images_normalised, train)`, or with what it has in the
+        place of `train` (`deterministic`, `use_running_average`, nothing); returns
+        logits `[B, K]`, or these and maps, as the networks of `saliency_jax.models` do.
       mean: of each channel, for images in [0, 1].
       std: of each channel, for images in [0, 1].
       labels: the names of the K classes, in order; empty if they have none.
@@ -149,7 +161,8 @@ class Classifier:
         if isinstance(logits_fn, nn.Module) and logits_fn.scope is None:
             raise InputError(
                 f"the module {type(logits_fn).__name__} has no variables: expected "
-                "Classifier(variables, module), or a function of images"
+                "Classifier(variables, module), module.bind(variables), or another "
+                "function of images"
             )
         if not callable(logits_fn):
             raise InputError(
@@ -161,22 +174,27 @@ class Classifier:
         variables = {"params": {FUNCTION: logits_fn}}
         return cls(variables, LogitsFunction(), mean, std, labels, output)
 
-    def __call__(
-        self, images: Num[Array | np.ndarray, "B H W C"]
-    ) -> Float[Array, "B K"]:
-        """Returns the logits of uint8 or [0, 1] images, with running statistics."""
+    def __call__(self, images: Num[Array | np.ndarray, "..."]) -> Float[Array, "B K"]:
+        """Returns the logits of images, as `features` does."""
         return self.features(images)[0]
 
     def features(
-        self, images: Num[Array | np.ndarray, "B H W C"]
+        self, images: Num[Array | np.ndarray, "..."]
     ) -> tuple[Float[Array, "B K"], Any]:
         """Returns the logits and the module's maps, with running statistics.
 
+        Args:
+          images: `[B, H, W, C]`, uint8 or floats in [0, 1].
+
         Raises:
-          InputError: it gives no logits `[B, K]`, or not as many as there are labels.
+          InputError: the images are of another shape, or not finite; the module cannot
+            be called so, gives no logits `[B, K]`, or not as many as there are labels.
         """
+        check_images(images, len(self.mean))
+        check_range(images)
         normalised = normalise(images, self.mean, self.std)
-        output = self.module.apply(self.variables, normalised, False)
+        mode = _evaluation_mode(self.module)
+        output = self.module.apply(self.variables, normalised, **mode)
         logits, taps = logits_and_taps(output)
         shape, count = getattr(logits, "shape", None), normalised.shape[0]
         if shape is None or len(shape) != 2 or shape[0] != count:
@@ -190,6 +208,29 @@ class Classifier:
                 f"{logits.shape[-1]} logits: name every class, or none"
             )
         return logits, taps
+
+
+def _evaluation_mode(module: nn.Module) -> dict[str, bool]:
+    """The argument that tells a module not to train.
+
+    Raises:
+      InputError: it has none of a known name, and others that must be given.
+    """
+    parameters = [*inspect.signature(type(module).__call__).parameters.values()][2:]
+    for parameter in parameters:
+        if parameter.name in _EVALUATING:
+            return {parameter.name: _EVALUATING[parameter.name]}
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        x.name for x in parameters if x.default is x.empty and x.kind not in open_ended
+    ]
+    if needed:
+        raise InputError(
+            f"the module {type(module).__name__} is called with {', '.join(needed)} "
+            f"besides the images: expected one of {', '.join(_EVALUATING)}, or pass a "
+            "function, as jax.tree_util.Partial(apply, variables)"
+        )
+    return {}
 
 
 @jax.jit

@@ -34,7 +34,6 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     ask,
     check_at_least,
-    check_images,
     classes_only,
     key_or_default,
     keys_of,
@@ -42,6 +41,7 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.attribution.batching import in_batches
 from saliency_jax.errors import InputError
+from saliency_jax.masking import check_images
 from saliency_jax.metrics.baselines import rectangle_masks
 from saliency_jax.metrics.map_boxes import grid_boxes
 from saliency_jax.metrics.raw_maps import GivenMaps

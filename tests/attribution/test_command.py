@@ -34,7 +34,7 @@ def explain(folder, images="one.png two.jpg", methods="gradient", **options):
     net = f"resnet10={folder}/net.safetensors"
     files = [str(folder / name) for name in images.split()]
     options = {"image_size": 32, "out": folder / "maps"} | options
-    explain_files(net, files, methods.split(), **options)
+    return explain_files(net, files, methods.split(), **options)
 
 
 def test_maps_are_written_and_compared(folder, capsys):
@@ -88,6 +88,27 @@ def test_the_probability_stands_beside_a_name_that_is_cut(folder, monkeypatch, c
         assert f"one.png: {caption.name} {caption.number}\n" in out
 
 
+def test_a_method_that_fails_is_left_out_of_all(folder, classifier_run, capsys):
+    text = "gradient occlusion:patch_size=99 input_x_gradient"
+    beside = [str(classifier_run)]
+    assert explain(folder, methods=text, beside=beside) == ["occlusion:patch_size=99"]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: occlusion:patch_size=99 is left out: patch_size")
+    maps = np.load(folder / "maps" / "maps.npz")
+    assert [name.partition("/")[2] for name in maps] == [
+        "gradient",
+        "input_x_gradient",
+    ] * 2
+
+
+def test_the_whole_picture_or_its_centre(folder):
+    found = {}
+    for view in ("centre", "whole"):
+        explain(folder, "one.png", view=view)
+        found[view] = np.load(folder / "maps" / "maps.npz")["gradient"]
+    assert np.abs(found["centre"] - found["whole"]).max() > 0
+
+
 def test_a_class_can_be_asked_for(folder, capsys):
     explain(folder, "one.png", targets=["3"])
     assert "one.png: class 3 0." in capsys.readouterr().out
@@ -101,6 +122,10 @@ def test_a_class_can_be_asked_for(folder, capsys):
         ({"methods": "grad"}, "no method 'grad' .*use one of gradient, "),
         ({"methods": "gradient:steps=5"}, "has no option 'steps': use one of layer, "),
         ({"methods": "gradient:reduction=mean"}, "reduction is one of"),
+        ({"methods": "rise:masks"}, "rise:masks: write rise:masks=value"),
+        ({"methods": "trained_masker"}, "name the run as one of --maskers"),
+        ({"methods": ""}, "--methods names none: see --list"),
+        ({"methods": "occlusion:patch_size=99"}, "patch_size"),
         ({"targets": ["7", "0"]}, "--targets=7,0: the classifier knows classes 0 to 6"),
         ({"targets": ["0"]}, "--targets names 1 classes for 2 pictures"),
         ({"beside": ["nowhere"]}, "--beside nowhere does not exist: name the workdir"),

@@ -141,6 +141,66 @@ def test_a_module_that_gives_logits_alone(images):
     np.testing.assert_array_equal(classifier(images), logits)
 
 
+class Regularised(nn.Module):
+    """With the arguments of Flax's own layers in the place of `train`."""
+
+    def setup(self):
+        self.dropout = nn.Dropout(0.5)
+
+    def answer(self, images, off):
+        return self.dropout(images.mean((1, 2)), deterministic=off)
+
+
+class Deterministic(Regularised):
+    def __call__(self, images, deterministic):
+        return self.answer(images, deterministic)
+
+
+class Training(Regularised):
+    def __call__(self, images, *, training=True):
+        return self.answer(images, not training)
+
+
+class Plain(Regularised):
+    def __call__(self, images):
+        return self.answer(images, True)
+
+
+class ByDefault(Regularised):
+    def __call__(self, images, scale=1.0):
+        return scale * self.answer(images, True)
+
+
+@pytest.mark.parametrize("kind", [Deterministic, Training, Plain, ByDefault])
+def test_a_module_is_told_not_to_train_in_its_own_words(images, kind):
+    logits = Classifier({}, kind(), (0.0,) * 3, (1.0,) * 3)(images)
+    np.testing.assert_allclose(logits, images.mean((1, 2)) / 255, atol=1e-5)
+
+
+def test_a_module_with_another_argument_is_told(images):
+    class Mixed(nn.Module):
+        def __call__(self, images, temperature):
+            return images.mean((1, 2)) / temperature
+
+    with pytest.raises(InputError, match=r"Mixed is called with temperature .*Partial"):
+        Classifier({}, Mixed())(images)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[0], r"\(16, 16, 3\): expected \[B, H, W, 3\], as images\[None\]"),
+        (lambda x: x.transpose(0, 3, 1, 2), r"channels first: .*transpose\(0, 2, 3"),
+        (lambda x: x.repeat(2, 3)[..., :4], r"\(3, 16, 16, 4\): expected \[B, H, W, 3"),
+        (lambda x: x[..., :1], r"\(3, 16, 16, 1\): expected \[B, H, W, 3\]"),
+        (lambda x: x * np.float32("nan"), "NaN or infinite"),
+    ],
+)
+def test_images_that_are_none_of_its_own(classifier, images, change, message):
+    with pytest.raises(InputError, match=message):
+        classifier(change(images))
+
+
 def test_labels_are_static_and_as_many_as_logits(images):
     logits_of, traces = count_traces()
     function = lambda images: images.mean((1, 2))

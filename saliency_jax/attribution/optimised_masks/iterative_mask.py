@@ -21,7 +21,6 @@ from saliency_jax.attribution.asking import (
     LogitsFn,
     ask,
     check_at_least,
-    check_images,
     classes_only,
     key_or_default,
     keys_of,
@@ -29,6 +28,7 @@ from saliency_jax.attribution.asking import (
 )
 from saliency_jax.attribution.batching import in_batches, repeat
 from saliency_jax.errors import InputError
+from saliency_jax.masking import check_images
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.models.masker import upsample
 from saliency_jax.objectives.black_box import (

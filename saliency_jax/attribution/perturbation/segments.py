@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from saliency_jax.attribution.asking import (
     GivenImages,
     Question,
-    check_images,
     check_option,
     keys_of,
 )
@@ -25,7 +24,7 @@ from saliency_jax.attribution.perturbation.edits import (
     scores_of_edits,
 )
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
+from saliency_jax.masking import check_images, to_float
 
 Algorithm = Literal["quickshift", "slic", "grid"]
 
@@ -153,6 +152,7 @@ def segmented(
         not known how many there are.
     """
     if isinstance(segments, str):
+        check_option("segments", segments, get_args(Algorithm))
         segments = superpixels(given, segments)
     shape = asked.images.shape[:3]
     if segments.shape not in (shape, shape[1:]):

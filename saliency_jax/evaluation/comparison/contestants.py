@@ -83,8 +83,6 @@ def methods(
         if text in rows:
             raise InputError(f"the method {text} is named twice: name each row once")
         method = method_of(text)
-        if method.func.__name__ == "trained_masker":
-            raise InputError("trained_masker: name the run as one of --maskers instead")
         rows[text] = Contestant(
             title=text,
             kind="method",

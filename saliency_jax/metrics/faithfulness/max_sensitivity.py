@@ -15,14 +15,13 @@ from jaxtyping import Array, Float, Int, Key, Num
 from saliency_jax.attribution.asking import (
     GivenImages,
     check_at_least,
-    check_images,
     check_positive,
     key_or_default,
     one_for_each,
 )
 from saliency_jax.attribution.batching import in_batches, repeat
 from saliency_jax.attribution.division import quotient
-from saliency_jax.masking import to_float
+from saliency_jax.masking import check_images, to_float
 
 Explain = Callable[
     [Float[Array, "B H W C"], Int[Array, "B"]], Num[Array | np.ndarray, "B ..."]
