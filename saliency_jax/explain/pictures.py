@@ -81,7 +81,7 @@ def find_pictures(paths: Sequence[str | Path], out: str | Path) -> list[Path]:
                 for file in inner
                 if file.suffix.lower() in SUFFIXES
                 and made.isdisjoint(file.parents)
-                and (path / file).is_file()
+                and not (path / file).is_dir()
             )
             if not inside:
                 raise InputError(

@@ -18,6 +18,7 @@ from saliency_jax.explain.explanations import (
     slug,
 )
 from saliency_jax.explain.labels import read_labels
+from saliency_jax.explain.pictures import find_pictures
 from saliency_jax.explain.regions import rule_of
 from saliency_jax.models.classifier import Classifier
 from tests.commands import run_module, start
@@ -128,6 +129,27 @@ def test_unreadable_pictures_are_left_out_and_the_rest_is_explained(tmp_path, ca
     assert capsys.readouterr().err == ""  # the error says it
     explain_pictures(plan(tmp_path, classes=1, batch_size=1), [paths[1], *paths])
     assert capsys.readouterr().err.count("left out: ") == 2
+
+
+def test_a_link_to_nothing_in_a_folder_is_named(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    redder(tmp_path / "pictures" / "one.png")
+    (tmp_path / "pictures" / "gone.png").symlink_to("nowhere")
+    (tmp_path / "pictures" / "folder.png").mkdir()
+    paths = find_pictures([tmp_path / "pictures"], tmp_path / "out")
+    assert [path.name for path in paths] == ["gone.png", "one.png"]
+    (skipped,) = explain_pictures(plan(tmp_path), paths)["skipped"]
+    assert "gone.png: No such file" in skipped["why"]
+
+
+def test_a_method_that_fails_is_named(tmp_path):
+    def refuse(*_, **__):
+        raise InputError("patch_size is 99")
+
+    redder(tmp_path / "one.png")
+    explainers = {"occlusion:patch_size=99": Explainer(refuse)}
+    with pytest.raises(InputError, match="^occlusion:patch_size=99: patch_size is 99"):
+        explain_pictures(plan(tmp_path, explainers=explainers), [tmp_path / "one.png"])
 
 
 def test_what_asks_for_no_class_is_asked_once(tmp_path):
