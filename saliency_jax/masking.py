@@ -30,23 +30,44 @@ def to_float(images: Num[Array, "*B H W C"]) -> Float[Array, "*B H W C"]:
 
 
 def colour_to_float(
+    name: str,
     colour: float | int | Sequence[float] | Num[Array | np.ndarray, "..."],
 ) -> Float[Array, "..."]:
-    """Returns a colour in [0, 1] as float32; of an array, `uint8` is divided by 255."""
+    """Returns a colour in [0, 1], or images, as float32.
+
+    Args:
+      name: of the option, for messages.
+      colour: of an array, `uint8` is divided by 255; a number, and a list of numbers,
+        is in [0, 1] already, whatever its type.
+
+    Raises:
+      InputError: it is an array of integers whose range is unknown, or is not finite.
+    """
     given = jnp.asarray(colour)
-    if given.ndim and given.dtype == jnp.uint8:
-        given = given / jnp.float32(255)
+    if given.ndim and hasattr(colour, "dtype"):
+        if given.dtype == jnp.uint8:
+            given = given / jnp.float32(255)
+        elif not jnp.issubdtype(given.dtype, jnp.floating):
+            raise InputError(
+                f"{name} of type {colour.dtype} has no known range: expected floats in "
+                "[0, 1], or uint8"
+            )
+    if not isinstance(given, jax.core.Tracer) and not np.isfinite(given).all():
+        raise InputError(f"{name} holds NaN or infinite values: expected [0, 1]")
     return given.astype(jnp.float32)
 
 
 def check_images(
-    images: Num[Array | np.ndarray, "..."], channels: int | None = None
+    images: Num[Array | np.ndarray, "..."],
+    channels: int | None = None,
+    at_least: int = 1,
 ) -> None:
     """Checks the shape of images.
 
     Args:
       images: `[B, H, W, C]`.
       channels: C, if it must be one number.
+      at_least: the smallest B.
 
     Raises:
       InputError: they have another, or are no array.
@@ -63,11 +84,29 @@ def check_images(
                 f"images of shape {images.shape} have their channels first: expected "
                 f"{shape}, as images.transpose(0, 2, 3, 1) gives"
             )
-        if channels in (None, images.shape[3]) and images.shape[0] != 0:
+        if channels in (None, images.shape[3]) and images.shape[0] >= at_least:
             return
     lone = images.ndim == 3 and channels in (None, images.shape[2])
     told = ", as images[None] gives" if lone else ", at least one"
     raise InputError(f"images of shape {images.shape}: expected {shape}{told}")
+
+
+def check_one_or_more(images: Num[Array | np.ndarray, "..."]) -> None:
+    """Checks the shape, and the values in NumPy, of one RGB image or a batch.
+
+    To look at a device's values would be to wait for them.
+
+    Raises:
+      InputError: they are neither `[H, W, 3]` nor `[B, H, W, 3]`, or not finite.
+    """
+    shape = getattr(images, "shape", None)
+    if shape is None or len(shape) not in (3, 4) or shape[-1] != 3:
+        given = f"type {type(images).__name__}" if shape is None else f"shape {shape}"
+        raise InputError(
+            f"images of {given}: expected an array [H, W, 3] or [B, H, W, 3], RGB"
+        )
+    if isinstance(images, np.ndarray):
+        check_range(images)
 
 
 def check_range(images: Num[Array | np.ndarray, "*B H W C"]) -> None:

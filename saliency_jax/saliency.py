@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax import masker_file
 from saliency_jax.errors import InputError
-from saliency_jax.masking import check_range
+from saliency_jax.masking import check_one_or_more
 from saliency_jax.models.black_box import create_black_box
 from saliency_jax.models.classifier import Classifier, normalise
 from saliency_jax.models.create import (
@@ -158,14 +158,7 @@ def saliency_fn(
             f"a masker of type {type(masker).__name__}: expected one that load_masker "
             "gives"
         )
-    shape = getattr(images, "shape", None)
-    if shape is None or len(shape) not in (3, 4) or shape[-1] != 3:
-        given = f"type {type(images).__name__}" if shape is None else f"shape {shape}"
-        raise InputError(
-            f"images of {given}: expected an array [H, W, 3] or [B, H, W, 3], RGB"
-        )
-    if isinstance(images, np.ndarray):  # to look at a device's would be to wait for it
-        check_range(images)
+    check_one_or_more(images)
     if labels is None:
         return _jitted(masker, jnp.asarray(images), None)
     shape = images.shape[:-3]

@@ -149,10 +149,17 @@ def test_images_that_a_program_does_not_take(exported):
     for shape, message in (
         ((2, 32, 33, 3), "32x33 pixels: this program takes a multiple of 32 pixels"),
         ((2, 0, 32, 3), "0x32 pixels"),
-        ((32, 32), r"expected \[H, W, 3\]"),
+        ((32, 32), r"expected an array \[H, W, 3\]"),
+        ((0, 32, 32, 3), "no image: .* at least one"),
     ):
         with pytest.raises(InputError, match=message):
             masks_of(np.zeros(shape, np.uint8))
+    with pytest.raises(InputError, match="images of type list: expected an array"):
+        masks_of([IMAGES[0]])
+    with pytest.raises(InputError, match="NaN or infinite"):
+        masks_of(np.full((1, 32, 32, 3), np.nan, np.float32))
+    with pytest.warns(UserWarning, match="images reach from 255 to 255"):
+        masks_of(np.full((1, 32, 32, 3), 255, np.float32))
     with pytest.raises(InputError, match="type int32 have no known range"):
         masks_of(np.zeros((1, 32, 32, 3), np.int32))
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from saliency_jax import described_file
 from saliency_jax.errors import InputError
-from saliency_jax.masking import to_float
+from saliency_jax.masking import check_one_or_more, to_float
 
 KIND = described_file.Kind(
     name="exported masker",
@@ -50,9 +50,9 @@ def load_exported(path: str | Path) -> Callable[..., Float[Array, "*B H W"]]:
     Returns:
       A function `masks(images, labels=None)` that takes and gives what
       `saliency_jax.saliency_fn` does, except that the masker of a black box always
-      needs labels. It compiles once for each shape, may be called inside `jax.jit`, and
-      has no gradient. It raises an `InputError` for images of another size than the
-      program takes.
+      needs labels and that there is at least one image. It compiles once for each
+      shape, may be called inside `jax.jit`, but not `jax.vmap`, and has no gradient. It
+      raises an `InputError` for images of another size than the program takes.
 
     Raises:
       InputError: the file is missing, damaged, of another kind or of a JAX that is too
@@ -160,10 +160,9 @@ def _check_images(images: Any, interface: Interface) -> None:
     size = interface.image_size
     sides = f"{size}" if size else f"a multiple of {MULTIPLE}"
     same = " the same for both sides" if interface.square and not size else ""
-    if images.ndim not in (3, 4) or images.shape[-1] != 3:
-        raise InputError(
-            f"images of shape {images.shape}: expected [H, W, 3] or [B, H, W, 3], RGB"
-        )
+    check_one_or_more(images)
+    if images.ndim == 4 and images.shape[0] == 0:
+        raise InputError("no image: this program takes a batch of at least one")
     height, width = images.shape[-3:-1]
     fits = (
         {height, width} == {size}

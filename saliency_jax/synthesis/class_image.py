@@ -162,7 +162,7 @@ def class_image(
     starts = jnp.zeros((_count(targets), *size, 3))
     asked = ask(logits_fn, starts, targets, batch_size)
     mean = mean_colour(asked.classifier) if mean is None else mean
-    colour = by_channel("mean", colour_to_float(mean), 3).reshape(1, 1, 1, 3)
+    colour = by_channel("mean", colour_to_float("mean", mean), 3).reshape(1, 1, 1, 3)
     numbers = jnp.arange(len(starts))
     keys = keys_of(key_or_default(key), numbers)
     rounds = -(-len(starts) // min(asked.batch_size, len(starts)))

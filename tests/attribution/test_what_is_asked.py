@@ -112,6 +112,17 @@ for logits_fn, images, asked in [
         attribution.smooth_grad(logits_fn, images, **asked)
     except InputError as error:
         print(error)
+for method, asked in [
+    (attribution.occlusion, {"patch_size": "all"}),
+    (attribution.occlusion, {"stride": 1.5}),
+    (attribution.extremal_perturbation, {"areas": "all"}),
+    (attribution.extremal_perturbation, {"areas": [[0.1], [0.1, 0.2]]}),
+    (attribution.extremal_perturbation, {"areas": [[0.1, 0.2]]}),
+]:
+    try:
+        method(logits_of, images, 0, **asked)
+    except InputError as error:
+        print(error)
 attribution.gradient(logits_of, images + 255)
 """
 
@@ -128,6 +139,11 @@ def test_what_has_another_type():
         "targets [[0, 1], [0]]",
         "targets of type float32",
         "key is the number 3",
+        "patch_size='all'",
+        "stride=1.5",
+        "areas='all'",
+        "areas=[[0.1], [0.1, 0.2]]",
+        "areas=[[0.1, 0.2]]",
     ], errors
     line = UNTYPED.count("\n")  # where the method is called
     assert f"<string>:{line}: UserWarning: images reach from 255 to 255" in errors
@@ -144,6 +160,24 @@ def test_a_colour_in_bytes_is_the_same_colour():
             for colour in (red, red / np.float32(255))
         ]
         np.testing.assert_allclose(*maps, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        (attribution.occlusion, "value"),
+        (attribution.rise, "value"),
+        (attribution.lime, "value"),
+        (attribution.integrated_gradients, "baseline"),
+    ],
+)
+def test_a_colour_that_cannot_be_meant(method, option):
+    for colour, message in (
+        (np.array([255, 0, 51]), f"{option} of type int64 has no known range"),
+        (np.array([0.5, np.nan, 0.5]), f"{option} holds NaN or infinite values"),
+    ):
+        with pytest.raises(InputError, match=message):
+            method(logits_of, IMAGES, 1, **{option: colour})
 
 
 @pytest.mark.parametrize(

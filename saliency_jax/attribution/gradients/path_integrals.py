@@ -40,7 +40,7 @@ from saliency_jax.attribution.layers import (
 )
 from saliency_jax.attribution.maps import Maps, Reduction, Upsampling
 from saliency_jax.errors import InputError
-from saliency_jax.masking import colour_to_float, to_float
+from saliency_jax.masking import colour_to_float
 from saliency_jax.models.classifier import Classifier
 
 Quadrature = Literal["midpoint", "gauss_legendre", "trapezoid", "captum_trapezoid"]
@@ -150,15 +150,15 @@ def _baselines(
     classifier: Classifier, images: Float[Array, "B H W C"], baseline: Baseline
 ) -> Float[Array, "B _ _ C"]:
     """A baseline of each image; of one pixel where it has one colour."""
-    given = jnp.asarray(classifier.mean if baseline is None else baseline)
+    baseline = classifier.mean if baseline is None else baseline
+    given = colour_to_float("baseline", baseline)
     channels = images.shape[-1]
     if given.shape not in ((), (channels,), images.shape[1:], images.shape):
         raise InputError(
             f"baseline of shape {given.shape} for images of shape {images.shape}: "
             f"expected a number, a colour ({channels},), an image, or one for each"
         )
-    given = to_float(given) if given.ndim > 1 else colour_to_float(given)
-    given = given.astype(jnp.float32).reshape((1,) * (4 - given.ndim) + given.shape)
+    given = given.reshape((1,) * (4 - given.ndim) + given.shape)
     return jnp.broadcast_to(given, (len(images), *given.shape[1:3], channels))
 
 

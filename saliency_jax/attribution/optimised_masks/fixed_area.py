@@ -44,6 +44,8 @@ Variant = Literal["preserve", "delete", "dual"]
 
 Reward = Literal["logit", "contrastive"]
 
+Shares = float | Sequence[float] | Float[Array | np.ndarray, "_"]
+
 
 class Constants(NamedTuple):
     """The options of `extremal_perturbation` that are static in jitted code."""
@@ -80,7 +82,7 @@ def extremal_perturbation(
     key: Key[Array, ""] | None = None,
     batch_size: int | None = None,
     variant: Variant = "preserve",
-    areas: float | Sequence[float] = 0.1,
+    areas: Shares = 0.1,
     steps: int = 800,
     learning_rate: float = 0.01,
     area_weight: float = 300.0,
@@ -162,7 +164,7 @@ def extremal_perturbation(
         margin,
         mirror,
     )
-    areas = tuple(np.atleast_1d(areas).tolist())
+    areas = _as_floats(areas)
     _check(constants, areas, smooth)
     asked = with_targets(ask(logits_fn, images, targets, batch_size))
     if reward == "contrastive":
@@ -189,6 +191,21 @@ def extremal_perturbation(
         return maps
     rewards, penalties = (x.reshape(count, len(areas), steps) for x in curves)
     return maps, {"masks": masks, "rewards": rewards, "penalties": penalties}
+
+
+def _as_floats(areas: Shares) -> tuple[float, ...]:
+    """One share or several as a tuple, whose values are still to be checked.
+
+    Raises:
+      InputError: they are no numbers, or no plain list of them.
+    """
+    try:
+        given = np.atleast_1d(np.asarray(areas, float))
+    except (TypeError, ValueError):  # such as names, or rows of two lengths
+        given = None
+    if given is None or given.ndim > 1:
+        raise InputError(f"areas={areas!r}: expected one share of the image, or a list")
+    return tuple(given.tolist())
 
 
 def _check(constants: Constants, areas: tuple[float, ...], smooth: float) -> None:

@@ -35,7 +35,7 @@ def as_colour(
       InputError: it is neither a number nor one for each channel.
     """
     value = classifier.mean if value is None else value
-    return by_channel("value", colour_to_float(value), images.shape[-1])
+    return by_channel("value", colour_to_float("value", value), images.shape[-1])
 
 
 def scores_of_images(asked: Question, output: Output) -> Float[Array, "B"]:

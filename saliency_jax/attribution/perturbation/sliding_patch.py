@@ -4,6 +4,7 @@ Zeiler and Fergus: Visualizing and understanding convolutional networks (arXiv
 1311.2901).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -34,7 +35,7 @@ from saliency_jax.errors import InputError
 PATCHES_ACROSS = 7
 PATCHES_OVER_A_PIXEL = 2
 
-Sides = int | tuple[int, int] | None
+Sides = int | Sequence[int] | Int[Array | np.ndarray, "2"] | None
 """Rows and columns, or one number for both."""
 
 Windows = tuple[int, int, int]
@@ -86,8 +87,15 @@ def occlusion(
     check_option("output", output, get_args(Output))
     check_option("variant", variant, ("mean", "sum"))
     windows = tuple(
-        _windows(axis, side, _along(patch_size, axis), _along(stride, axis))
-        for axis, side in enumerate(asked.images.shape[1:3])
+        _windows(axis, side, *of_axis)
+        for axis, (side, *of_axis) in enumerate(
+            zip(
+                asked.images.shape[1:3],
+                _of_axes("patch_size", patch_size),
+                _of_axes("stride", stride),
+                strict=True,
+            )
+        )
     )
     scores = scores_of_edits(
         asked,
@@ -103,9 +111,21 @@ def occlusion(
     )
 
 
-def _along(sides: Sides, axis: int) -> int | None:
-    """The number of an axis, where there may be one for each or one for both."""
-    return None if sides is None else int(np.broadcast_to(sides, 2)[axis])
+def _of_axes(name: str, sides: Sides) -> tuple[int, int] | tuple[None, None]:
+    """The number of each axis, where there may be one for both.
+
+    Raises:
+      InputError: it is neither one whole number nor two.
+    """
+    if sides is None:
+        return None, None
+    given = np.asarray(sides)
+    if given.shape not in ((), (2,)) or not np.issubdtype(given.dtype, np.integer):
+        raise InputError(
+            f"{name}={sides!r}: expected a whole number, or two (rows, columns)"
+        )
+    rows, columns = np.broadcast_to(given, 2).tolist()
+    return rows, columns
 
 
 def _windows(axis: int, side: int, patch: int | None, stride: int | None) -> Windows:

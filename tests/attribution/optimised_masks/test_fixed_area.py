@@ -84,7 +84,7 @@ def test_masks_of_several_areas_are_summed_and_each_its_own():
         **quick,
         **options,
     )
-    maps, aux = call(areas)
+    maps, aux = call(np.array(areas))
     np.testing.assert_allclose(maps, aux["masks"].sum(axis=1), atol=1e-6)
     for which, area in enumerate(areas):
         alone, _ = call(area)

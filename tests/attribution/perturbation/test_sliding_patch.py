@@ -44,8 +44,10 @@ def test_the_last_patch_is_cut_off_at_the_border():
 
 def test_rows_and_columns():
     ones = np.ones((2, 4, 6, 1), np.float32)
-    maps = occlusion(brightness, ones, 0, patch_size=(4, 2), stride=(1, 2))
-    np.testing.assert_allclose(maps, np.full((2, 4, 6), 8), atol=1e-5)
+    for form in (tuple, list, np.array):
+        sides = {"patch_size": form((4, 2)), "stride": form((1, 2))}
+        maps = occlusion(brightness, ones, 0, **sides)
+        np.testing.assert_allclose(maps, np.full((2, 4, 6), 8), atol=1e-5)
     # By default patches are a seventh of the sides.
     maps = occlusion(brightness, np.ones((1, 14, 28, 1), np.float32), 0)
     np.testing.assert_allclose(maps, np.full((1, 14, 28), 8), atol=1e-5)
@@ -102,3 +104,5 @@ def test_errors():
     with pytest.raises(InputError, match="stride is 0 for a patch of 2 rows"):
         call(patch_size=2, stride=0)
     call(patch_size=4, stride=9)
+    with pytest.raises(InputError, match=r"patch_size=\[2, 3, 4\]: expected a whole"):
+        call(patch_size=[2, 3, 4])
