@@ -66,7 +66,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "split", None, "Split of the data set; by default validation, or else test."
     )
-    flags.DEFINE_string("out", None, "Where to write; by default WORKDIR/evaluation.")
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Where to write; by default WORKDIR/evaluation, but not over the results of "
+        "more images than --limit allows.",
+    )
     flags.DEFINE_integer(
         "batch_size", None, "Images in a batch; the run's own if None.", lower_bound=1
     )

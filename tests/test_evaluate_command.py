@@ -61,6 +61,23 @@ def test_real_networks_from_a_checkpoint(saved_run, monkeypatch, tmp_path):
         assert 0 < results["rows"][row]["mask_mean"] < 1
 
 
+def test_a_trial_does_not_cost_the_results_of_more_images(
+    saved_run, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(
+        one_run.sources, "open_source", lambda *names: source_of(RECORDS)
+    )
+    asked = {"checkpoint": "best", "split": "validation"}
+    one_run.evaluate(saved_run, **asked)
+    filed = (saved_run / "evaluation" / "results.json").read_bytes()
+    with pytest.raises(InputError, match="has the results of 3 images: give --out for"):
+        one_run.evaluate(saved_run, limit=2, **asked)
+    assert (saved_run / "evaluation" / "results.json").read_bytes() == filed
+    one_run.evaluate(saved_run, limit=2, out=tmp_path, **asked)
+    assert json.loads((tmp_path / "results.json").read_text())["how"]["images"] == 2
+    one_run.evaluate(saved_run, limit=3, **asked)
+
+
 def test_wrong_checkpoints_and_data_are_named(saved_run, tmp_path):
     for checkpoint, message in (
         ("last", "no 'last' checkpoint"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def evaluate(
       data: name of the data set; the run's own if None.
       data_dir: folder of prepared data sets; the run's own if None.
       split: of the data set; "validation", or else "test", if None.
-      out: where to write; `<workdir>/evaluation` if None.
+      out: where to write; if None `<workdir>/evaluation`, unless the results of more
+        images are there.
       batch_size: images in a batch; the run's own if None.
       limit: evaluate only the first so many images.
       checkpoint: "last", "best", or the step of a kept one.
@@ -97,6 +99,8 @@ def evaluate(
 
     batch_size = batch_size or config["data"]["batch_size"]
     count = min(limit or len(source), len(source))
+    if out == run.workdir / "evaluation":
+        _check_not_lost(out / "results.json", count)
     batches = functools.partial(
         pipeline.eval_batches,
         source,
@@ -180,6 +184,23 @@ def evaluate(
     if judged:
         print(f"\n{describe_judges(judged, how)}")
     print("\n".join(map(str, [out / "results.json", *pictures])))
+
+
+def _check_not_lost(path: Path, count: int) -> None:
+    """Refuses to write a trial's results over those of more images.
+
+    Raises:
+      InputError: there are such results.
+    """
+    try:
+        there = json.loads(path.read_text())["how"]["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if isinstance(there, int) and there > count:
+        raise InputError(
+            f"{path} has the results of {there} images: give --out for those of "
+            f"{count}, or remove it"
+        )
 
 
 def describe_run(run: Run) -> dict[str, Any]:
