@@ -142,6 +142,11 @@ def casm_config(
     named = {word for words in kinds.values() for word in words}
     others = [word for word in arg.split(",") if word and word not in named]
     for word in others:
+        if word[0] not in "FL":
+            raise InputError(
+                f"config argument {word!r}: expected one of {sorted(named)}, or a "
+                "thinning strategy such as F, L, FL or L100"
+            )
         casm.thinning(word)  # or says what is known
     chosen = _choose(arg, {**kinds, "thinning": others})
     config.form = chosen.pop("form", "")

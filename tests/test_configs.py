@@ -177,6 +177,18 @@ def test_the_black_box_on_a_laptop():
     assert config.masker.selector_init == "classifier" and config.selector.steps == 0
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("smok", r"'smok': expected one of \['author', .*'smoke'\], or a thinning"),
+        ("L0", "unknown thinning strategy 'L0'"),
+    ],
+)
+def test_a_word_that_casm_does_not_know(word, message):
+    with pytest.raises(InputError, match=message):
+        config_of("casm", "shapes", word)
+
+
 @pytest.mark.parametrize("stage", ["classifier", "casm"])
 def test_the_demo_is_the_experiment_on_shapes_with_fewer_images(stage):
     whole, demo = config_of(stage, "shapes", ""), config_of(stage, "shapes", "demo")
