@@ -46,6 +46,13 @@ def check_classes(workdir: Path, config: dict[str, Any], source: Source) -> None
 def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
     """Checks that a classifier tells as many classes apart as the data have.
 
+    Args:
+      named: as the user names it, for messages.
+      loaded: the classifier. That of a run has to know the same classes; a weights file
+        does not say which its classes are.
+      source: the data.
+      size: side of the images that it is shown.
+
     Raises:
       InputError: it does not, or it gives no logits.
     """
@@ -54,9 +61,10 @@ def check_fit(named: str, loaded: Loaded, source: Source, size: int) -> None:
     classes = count_classes(loaded.classifier, named, size)
     if classes != source.num_classes:
         raise InputError(
-            f"classifier {named} tells {classes} classes apart, {source.name} has "
+            f"{named} tells {classes} classes apart, {source.name} has "
             f"{source.num_classes}: name one that was trained on these classes, or "
-            "other data"
+            "train a last layer for them in the stage classifier, with "
+            "--config.classifier.new_head=True, and name that run"
         )
 
 

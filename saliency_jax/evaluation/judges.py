@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_jax.data.sources import Source
-from saliency_jax.errors import InputError
 from saliency_jax.evaluation import fingerprints
-from saliency_jax.evaluation.classes import check_classes
+from saliency_jax.evaluation.classes import check_fit
 from saliency_jax.evaluation.names import short_names
 from saliency_jax.loading import load
-from saliency_jax.models.black_box import count_classes
 from saliency_jax.models.classifier import Classifier
 from saliency_jax.run_config import read_run_config
 
@@ -65,19 +63,10 @@ def load_judge(
     named: str, source: Source, image_size: int, flag: str = "--judges"
 ) -> Judge:
     """Loads one judge, that a flag names; see `load_judges`."""
-    if (workdir := Path(named)).is_dir():
-        check_classes(workdir, read_run_config(workdir), source)
-    classifier, path, own_size, step = load(named, flag)
-    size = own_size or image_size
-    classes = count_classes(classifier, named, size)
-    if classes != source.num_classes:
-        raise InputError(
-            f"{flag}={named} tells {classes} classes apart, {source.name} has "
-            f"{source.num_classes}: train a last layer for them in the stage "
-            "classifier, with --config.classifier.new_head=True, and name that run as "
-            "the judge"
-        )
-    return Judge(path, classifier, size, step)
+    loaded = load(named, flag)
+    size = loaded.image_size or image_size
+    check_fit(f"{flag}={named}", loaded, source, size)
+    return Judge(loaded.path, loaded.classifier, size, loaded.step)
 
 
 def origins(path: Path) -> set[Path]:

@@ -144,7 +144,7 @@ def attack_data(
     sizes = [one.image_size for one in loaded if one.image_size]
     size = image_size or (sizes[0] if sizes else IMAGE_SIZE)
     for named, one in zip(classifiers, loaded, strict=True):
-        check_fit(named, one, source, size)
+        check_fit(f"classifier {named}", one, source, size)
     models = [one.classifier for one in loaded]
     out = Path(out)
     make_folder(out)

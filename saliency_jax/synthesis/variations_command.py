@@ -171,7 +171,7 @@ def vary(
     trained = load_generator(generator)
     size = trained.module.image_size
     loaded = load(classifier, "--classifier")
-    check_fit(classifier, loaded, source, size)
+    check_fit(f"classifier {classifier}", loaded, source, size)
     out = Path(out)
     make_folder(out)
 

@@ -100,7 +100,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, source):
 
     assert "does not exist" in message("resnet10")
     write_weights(path, squeezenet)
-    assert "tells 7 classes apart, painted has 10: train a last layer" in message(
+    assert "tells 7 classes apart, painted has 10: name one that" in message(
         "squeezenet1_1"
     )
     assert "does not fit the network" in message("resnet10")

@@ -89,7 +89,7 @@ def answer(request: Request) -> list[Path]:
     source = sources.open_source(request.data, request.data_dir, split)
     loaded = load(request.classifier, "--classifier")
     size = request.image_size or loaded.image_size or IMAGE_SIZE
-    check_fit(request.classifier, loaded, source, size)
+    check_fit(f"classifier {request.classifier}", loaded, source, size)
     trivial = contestants.trivial(size, request.seed, request.convention)
     rows = contestants.methods(request.methods, size, request.batch_size)
     taken = {*rows, *trivial, REGRESSOR}
