@@ -3,7 +3,8 @@ r"""CASM on the embedded shapes, from a classifier of `classifier_shapes.py`.
     python train.py --config configs/casm_shapes.py --workdir runs/casm_shapes \
         --config.classifier.init=runs/classifier_shapes
 
-Five minutes on two CPU cores; localisation error 9.5 % on the validation images.
+Three minutes on two CPU cores; localisation error 13.6, 14.8 and 11.2 % with the seeds
+0, 1 and 2 on the validation images.
 """
 
 from ml_collections import ConfigDict
