@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.classifier.width = 16
     config.classifier.stem = "small_stride2"
     # The class is the outline, which a hole of the mask's form shows too: a classifier
-    # that learns fast from masked images reads it there, and the masks become fragments.
+    # that learns fast from masked images reads it there, and masks become fragments.
     config.classifier.optimiser.learning_rate = 3e-4
     config.classifier.optimiser.schedule = "cosine"
     config.masker.optimiser.learning_rate = 3e-3

@@ -1,32 +1,22 @@
-"""Functions as pytrees, told apart by the arrays that they close over.
+"""Functions as pytrees, whose leaves are the arrays that they close over.
 
-`jax.jit` knows a function by its identity. One that closes over weights stays the same
-function when these are replaced, so that maps of the old weights would come back.
+`jax.jit` knows a function by its identity, and takes what it closes over for constants:
+of weights that were replaced the maps of the old ones would come back.
 """
 
-import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
-
-_DEPTH = 4  # of objects that hold objects, as a trainer holds a state
 
 
 def as_partial(function: Callable) -> Partial:
-    """A function as a pytree.
-
-    Args:
-      function: its arrays, if it is a pytree already, are the leaves. Other functions
-        have none; what they close over is a constant of jitted code, which is compiled
-        anew where another array has come in the place of one of these. Numbers, and
-        NumPy arrays that are changed in place, are not looked at.
-    """
+    """A function as a pytree: its arrays, if it is one already, are its leaves."""
     if jax.tree_util.all_leaves([function]):
-        return Partial(_Closure(function))
+        return Partial(function)
     return Partial(_call, function)
 
 
@@ -34,76 +24,56 @@ def _call(function: Callable, *arguments: Any) -> Any:
     return function(*arguments)
 
 
-class _Closure:
-    """A function that equals itself only as long as it holds the same arrays."""
+def with_arrays(function: Callable, argument: jax.ShapeDtypeStruct) -> Partial:
+    """A function as a pytree, with the arrays that it closes over now as its leaves.
+
+    It costs a trace, and nothing compiles anew when other arrays of the same shapes
+    have come in the place of these. Numbers are constants, as in `jax.jit`.
+
+    Args:
+      function: of one array.
+      argument: what it is traced with.
+    """
+    traced, _ = _traced(function, argument)
+    return Partial(_OfArrays(function), *traced.consts)
+
+
+def has_arrays(function: Partial) -> bool:
+    """Whether `with_arrays` made it."""
+    return isinstance(function.func, _OfArrays)
+
+
+def _traced(function: Callable, argument: Any) -> tuple[ClosedJaxpr, Any]:
+    # JAX keeps the traces of a function; of a new one it has none.
+    anew = lambda argument: function(argument)
+    return jax.make_jaxpr(anew, return_shape=True)(argument)
+
+
+class _OfArrays:
+    """A function of the arrays that another one closes over, and of its argument."""
 
     def __init__(self, function: Callable):
         self.function = function
-        # Kept, so that no other array can get the identity of one of them.
-        self.arrays = tuple(_arrays_of(function))
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
+        *arrays, argument = arguments
+        traced, result = _traced(self.function, argument)
+        kinds = lambda values: [(x.shape, x.dtype) for x in values]
+        # Else some depend on the argument's shape, and belong to this trace.
+        if kinds(arrays) != kinds(traced.consts):
+            arrays = traced.consts
+        found = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, arrays))(argument)
+        return jax.tree.unflatten(jax.tree.structure(result), found)
 
     def __eq__(self, other: Any) -> bool:
-        return (
-            isinstance(other, _Closure)
-            and self.function == other.function
-            and [*map(id, self.arrays)] == [*map(id, other.arrays)]
-        )
+        return isinstance(other, _OfArrays) and _is_same(self.function, other.function)
 
-    def __hash__(self) -> int:  # a linen module with variables has no hash
-        return hash(tuple(map(id, self.arrays)))
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
-def _arrays_of(function: Callable) -> Iterator[Any]:
-    """The arrays that a function reads besides its arguments, as far as can be seen."""
-    seen, pending = set(), [(0, function)]
-    while pending:
-        depth, held = pending.pop()
-        if id(held) in seen:
-            continue
-        seen.add(id(held))
-        for leaf in jax.tree.leaves(held):
-            if isinstance(leaf, jax.Array | np.ndarray):
-                # A tracer belongs to code that is traced once.
-                if not isinstance(leaf, jax.core.Tracer):
-                    yield leaf
-            elif depth < _DEPTH:
-                pending += [(depth + 1, part) for part in _parts(leaf)]
-
-
-def _parts(held: Any) -> list[Any]:
-    """What something that is no pytree refers to."""
-    if isinstance(held, types.ModuleType | type):
-        return []
-    if isinstance(held, types.MethodType):
-        return [held.__func__, held.__self__]
-    if isinstance(held, functools.partial):
-        return [held.func, held.args, held.keywords]
-    if isinstance(held, types.FunctionType):
-        return [*_nonlocals(held), *_globals(held)]
-    call = type(held).__call__ if callable(held) else None
-    parts = [*getattr(held, "__dict__", {}).values()]
-    return [call, *parts] if isinstance(call, types.FunctionType) else parts
-
-
-def _nonlocals(function: types.FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a name that nothing has been given yet
-            continue
-
-
-def _globals(function: types.FunctionType) -> Iterator[Any]:
-    """The globals of its module that it names; a library's stay what they are."""
-    if "site-packages" in function.__code__.co_filename:
-        return
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
-        for name in code.co_names:
-            if name in function.__globals__:
-                yield function.__globals__[name]
+def _is_same(one: Callable, other: Callable) -> bool:
+    """Whether two are one function; a method is a new object wherever it is read."""
+    if isinstance(one, types.MethodType) and isinstance(other, types.MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is other

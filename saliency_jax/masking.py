@@ -43,7 +43,12 @@ def colour_to_float(
     Raises:
       InputError: it is an array of integers whose range is unknown, or is not finite.
     """
-    given = jnp.asarray(colour)
+    try:
+        given = jnp.asarray(colour)
+    except (TypeError, ValueError) as error:  # such as names, or rows of two lengths
+        raise InputError(
+            f"{name}={colour!r:.60}: expected numbers in [0, 1]"
+        ) from error
     if given.ndim and hasattr(colour, "dtype"):
         if given.dtype == jnp.uint8:
             given = given / jnp.float32(255)
@@ -86,8 +91,11 @@ def check_images(
             )
         if channels in (None, images.shape[3]) and images.shape[0] >= at_least:
             return
-    lone = images.ndim == 3 and channels in (None, images.shape[2])
-    told = ", as images[None] gives" if lone else ", at least one"
+    told = ""
+    if images.ndim == 3 and channels in (None, images.shape[2]):
+        told = ", as images[None] gives"
+    elif images.shape[0] < at_least:
+        told = ", at least one"
     raise InputError(f"images of shape {images.shape}: expected {shape}{told}")
 
 

@@ -17,7 +17,7 @@ layers of each classifier anew and tells how much each method's maps still are t
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -130,7 +130,7 @@ def explain_files(
     """Writes the maps of methods on pictures; the arguments are the command's flags.
 
     Returns:
-      The methods that gave none, each of which was told.
+      The methods that failed, each of which was told.
 
     Raises:
       InputError: for anything that is not there, or does not fit, and where no method
@@ -161,21 +161,20 @@ def explain_files(
     left_out = []
 
     def explain(
-        model: Classifier, classes: Int[np.ndarray, "B"]
+        model: Classifier, classes: Int[np.ndarray, "B"], names: Iterable[str]
     ) -> dict[str, Float[np.ndarray, "B S S"]]:
         found = {}
-        for name in [name for name in functions if name not in left_out]:
+        for name in [name for name in names if name not in left_out]:
+            asked = {"key": key, "batch_size": batch_size}
             try:
-                found[name] = np.asarray(
-                    functions[name](
-                        model, pictures, classes, key=key, batch_size=batch_size
-                    )
-                )
+                maps = functions[name](model, pictures, classes, **asked)
             except InputError as error:
                 left_out.append(name)
                 if len(left_out) == len(functions):
-                    raise
+                    raise InputError(f"{name}: {error}") from error
                 report(InputError(f"{name} is left out: {error}"))
+                continue
+            found[name] = np.asarray(maps)
         return found
 
     asked, captions, maps = {}, {}, {}
@@ -187,7 +186,7 @@ def explain_files(
         ]
         for name, caption in zip(images, captions[known_as], strict=True):
             print(f"{name}: {' '.join(caption)}")
-        maps[known_as] = explain(model, asked[known_as])
+        maps[known_as] = explain(model, asked[known_as], functions)
     maps = {
         known_as: {name: of_model[name] for name in of_model if name not in left_out}
         for known_as, of_model in maps.items()
@@ -207,7 +206,8 @@ def explain_files(
                 f"{known_as}: rank correlation with the maps after drawing "
                 f"{', '.join(layers)} anew:"
             )
-            others = explain(randomise(model, layers, pictures, key), asked[known_as])
+            drawn = randomise(model, layers, pictures, key)
+            others = explain(drawn, asked[known_as], maps[known_as])
             for name, of_method in others.items():
                 mean = rank_correlation(maps[known_as][name], of_method).mean()
                 print(f"  {name:32} {mean:6.2f}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key, Num
 
 from saliency_jax.attribution.batching import in_batches
@@ -16,10 +17,10 @@ from saliency_jax.attribution.layers import (
     as_layer,
     cut,
 )
-from saliency_jax.closures import as_partial
+from saliency_jax.closures import as_partial, with_arrays
 from saliency_jax.errors import InputError
 from saliency_jax.masking import check_images, check_range, to_float
-from saliency_jax.models.classifier import Classifier, logits_of
+from saliency_jax.models.classifier import Classifier, logits_of, with_weights_of_now
 
 LogitsFn = Classifier | Callable
 """A `Classifier`, or a function from float32 images in [0, 1] to logits `[B, K]`."""
@@ -81,6 +82,7 @@ def ask(
         )
     check_range(images)
     images = to_float(jnp.asarray(images)).astype(jnp.float32)
+    logits_fn = with_weights_of_now(logits_fn, images)
     return Question(
         logits_fn,
         images,
@@ -102,8 +104,7 @@ def _checked_targets(
         check_unit(classifier, images.shape[1:], targets)
         return unit
     if callable(targets):
-        _check_function(targets, _num_classes(classifier, images))
-        return as_partial(targets)
+        return _checked_function(targets, _num_classes(classifier, images))
     classes = one_for_each(targets, len(images))
     if (wrong := _not_below(_num_classes(classifier, images), targets)) is not None:
         raise InputError(
@@ -113,8 +114,8 @@ def _checked_targets(
     return classes
 
 
-def _check_function(function: Callable, classes: int) -> None:
-    """Checks that a target function makes one number of the logits of one image."""
+def _checked_function(function: Callable, classes: int) -> Partial:
+    """A target function as a pytree, which makes one number of an image's logits."""
     logits = jax.ShapeDtypeStruct((classes,), jnp.float32)
     expected = f"expected one number of the logits [{classes}] of one image"
     try:
@@ -126,6 +127,9 @@ def _check_function(function: Callable, classes: int) -> None:
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         what = type(made).__name__ if shape is None else f"{dtype} {[*shape]}"
         raise InputError(f"the target function gives {what}: {expected}")
+    if jax.tree_util.all_leaves([function]):
+        return with_arrays(function, logits)
+    return as_partial(function)
 
 
 def check_unit(classifier: Classifier, size: tuple[int, int, int], unit: Unit) -> None:

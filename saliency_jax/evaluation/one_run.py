@@ -75,13 +75,17 @@ def evaluate(
     if confidence is not None:
         run = with_confidence(run, confidence)
     config, stage, size = run.config, run.stage, run.image_size
-    out = run.workdir / "evaluation" if out is None else Path(out)
+    out_is_named = out is not None
+    out = Path(out) if out_is_named else run.workdir / "evaluation"
     trained_on, filed_dir = config["data"]["name"], config["data"]["data_dir"]
     data = data or trained_on
     data_dir = data_dir or filed_dir
     split = split or sources.evaluation_split(data, data_dir)
     source = sources.open_source(data, data_dir, split)
     check_classes(run.workdir, config, source)
+    count = min(limit or len(source), len(source))
+    if not out_is_named:
+        _check_not_lost(out / "results.json", count)
     runs = {stage: run, **load_beside(beside, source, ROW_NAMES)}
     explainers = {
         name: trained(other.masker, other.image_size) for name, other in runs.items()
@@ -98,9 +102,6 @@ def evaluate(
     make_writable(out)
 
     batch_size = batch_size or config["data"]["batch_size"]
-    count = min(limit or len(source), len(source))
-    if out == run.workdir / "evaluation":
-        _check_not_lost(out / "results.json", count)
     batches = functools.partial(
         pipeline.eval_batches,
         source,

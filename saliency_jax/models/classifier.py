@@ -1,7 +1,8 @@
 """A classifier: a network, its variables and the normalisation of its input."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.errors
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from saliency_jax.closures import as_partial
+from saliency_jax.closures import has_arrays, with_arrays
 from saliency_jax.errors import InputError
 from saliency_jax.masking import check_images, check_range, to_float
 from saliency_jax.types import PyTree
@@ -48,11 +49,8 @@ def normalise(
 
 
 _EVALUATING = {
-    "train": False,
-    "training": False,
-    "is_training": False,
-    "deterministic": True,
-    "use_running_average": True,
+    **dict.fromkeys(("train", "training", "is_train", "is_training"), False),
+    **dict.fromkeys(("deterministic", "use_running_average", "inference"), True),
 }
 """What modules call the argument that tells them not to train, and its value then."""
 
@@ -77,13 +75,19 @@ class LogitsFunction(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"], train: bool) -> Any:
-        try:
+        with _nnx_training_told():
             return self.get_variable("params", FUNCTION)(images)
-        except flax.errors.TraceContextError as error:
-            raise InputError(
-                "this NNX model changes its own state when it is called, as running "
-                "statistics and dropout do in training: call model.eval() first"
-            ) from error
+
+
+@contextlib.contextmanager
+def _nnx_training_told() -> Iterator[None]:
+    try:
+        yield
+    except flax.errors.TraceContextError as error:
+        raise InputError(
+            "this NNX model changes its own state when it is called, as running "
+            "statistics and dropout do in training: call model.eval() first"
+        ) from error
 
 
 @flax.struct.dataclass
@@ -103,8 +107,8 @@ class Classifier:
       module: called as `module(images_normalised, train)`, or with what it has in the
         place of `train` (`deterministic`, `use_running_average`, nothing); returns
         logits `[B, K]`, or these and maps, as the networks of `saliency_jax.models` do.
-      mean: of each channel, for images in [0, 1].
-      std: of each channel, for images in [0, 1].
+      mean: of each channel, or one number for all; for images in [0, 1].
+      std: likewise.
       labels: the names of the K classes, in order; empty if they have none.
       output: what the logits mean, one of `OUTPUTS`.
 
@@ -114,8 +118,12 @@ class Classifier:
 
     variables: PyTree
     module: nn.Module = flax.struct.field(pytree_node=False)
-    mean: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_MEAN)
-    std: Sequence[float] = flax.struct.field(pytree_node=False, default=IMAGENET_STD)
+    mean: float | Sequence[float] = flax.struct.field(
+        pytree_node=False, default=IMAGENET_MEAN
+    )
+    std: float | Sequence[float] = flax.struct.field(
+        pytree_node=False, default=IMAGENET_STD
+    )
     labels: Sequence[str] = flax.struct.field(pytree_node=False, default=())
     output: str = flax.struct.field(pytree_node=False, default="softmax")
 
@@ -125,9 +133,11 @@ class Classifier:
                 f"unknown output {self.output!r} of a classifier: expected one of "
                 f"{OUTPUTS}"
             )
-        # `jax.jit` hashes what is static, and people write lists.
-        for name in ("mean", "std", "labels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        # `jax.jit` hashes what is static, and people write lists, arrays and numbers.
+        for name in ("mean", "std"):
+            numbers = np.ravel(getattr(self, name)).astype(float).tolist()
+            object.__setattr__(self, name, tuple(numbers))
+        object.__setattr__(self, "labels", tuple(self.labels))
 
     @classmethod
     def from_function(
@@ -141,11 +151,11 @@ class Classifier:
     ) -> "Classifier":
         """Makes a classifier of any function in JAX.
 
-        Arrays that the function closes over become constants of jitted code, which is
-        compiled anew when others take their place (`saliency_jax.closures`). Weights
-        that change often belong into a function that is a pytree, such as
-        `jax.tree_util.Partial(apply, weights)` for an `apply(weights, images)`: its
-        arrays are the classifier's leaves, and new ones never recompile.
+        Arrays that the function closes over are constants of code that is jitted with
+        the classifier, but not for attribution methods (`with_weights_of_now`). Those
+        of a function that is a pytree, such as `jax.tree_util.Partial(apply, weights)`
+        for an `apply(weights, images)`, are the classifier's leaves, and new ones never
+        recompile.
 
         Args:
           logits_fn: from float32 images to logits. They are in [0, 1], whatever the
@@ -170,7 +180,7 @@ class Classifier:
                 "function of images, or a Classifier, as load_classifier gives"
             )
         if jax.tree_util.all_leaves([logits_fn]):  # a function that is no pytree
-            logits_fn = as_partial(logits_fn)
+            logits_fn = jax.tree_util.Partial(logits_fn)
         variables = {"params": {FUNCTION: logits_fn}}
         return cls(variables, LogitsFunction(), mean, std, labels, output)
 
@@ -190,12 +200,18 @@ class Classifier:
           InputError: the images are of another shape, or not finite; the module cannot
             be called so, gives no logits `[B, K]`, or not as many as there are labels.
         """
-        check_images(images, len(self.mean), at_least=0)
+        check_images(images, at_least=0)
+        # One number is for all channels.
+        if len(self.mean) not in (1, images.shape[3]):
+            raise InputError(
+                f"images of shape {images.shape} for a classifier whose mean and std "
+                f"are of {len(self.mean)} channels: give it others, or other images"
+            )
         if isinstance(images, np.ndarray):  # to look at a device's would be to wait
             check_range(images)
         normalised = normalise(images, self.mean, self.std)
-        mode = _evaluation_mode(self.module)
-        output = self.module.apply(self.variables, normalised, **mode)
+        by_place, by_name = _evaluation_mode(self.module)
+        output = self.module.apply(self.variables, normalised, *by_place, **by_name)
         logits, taps = logits_and_taps(output)
         shape, count = getattr(logits, "shape", None), normalised.shape[0]
         if shape is None or len(shape) != 2 or shape[0] != count:
@@ -211,27 +227,69 @@ class Classifier:
         return logits, taps
 
 
-def _evaluation_mode(module: nn.Module) -> dict[str, bool]:
-    """The argument that tells a module not to train.
+def _evaluation_mode(module: nn.Module) -> tuple[tuple[bool, ...], dict[str, bool]]:
+    """The arguments, positional and by name, that tell a module not to train.
+
+    Positional where they can be: `nn.remat` and `nn.jit` know static arguments by their
+    places. False, the contract's `train`, goes to an argument of another name that is a
+    truth value or not declared.
 
     Raises:
-      InputError: it has none of a known name, and others that must be given.
+      InputError: another argument must be given besides the images.
     """
-    parameters = [*inspect.signature(type(module).__call__).parameters.values()][2:]
-    for parameter in parameters:
-        if parameter.name in _EVALUATING:
-            return {parameter.name: _EVALUATING[parameter.name]}
-    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [
-        x.name for x in parameters if x.default is x.empty and x.kind not in open_ended
-    ]
-    if needed:
-        raise InputError(
-            f"the module {type(module).__name__} is called with {', '.join(needed)} "
-            f"besides the images: expected one of {', '.join(_EVALUATING)}, or pass a "
-            "function, as jax.tree_util.Partial(apply, variables)"
-        )
-    return {}
+    while isinstance(module, nn.Sequential):  # which hands them to its first layer
+        module = module.layers[0]
+    if not isinstance(module, nn.Module):
+        return (), {}
+    _, images, *others = inspect.signature(type(module).__call__).parameters.values()
+    if images.kind is images.VAR_POSITIONAL:
+        others = [images]
+    by_place, by_name = (), {}
+    for place, one in enumerate(others):
+        may_be_by_place = place == 0 and one.kind is not one.KEYWORD_ONLY
+        is_flag = one.annotation in (bool, "bool") or isinstance(one.default, bool)
+        if one.name in _EVALUATING and not may_be_by_place:
+            by_name[one.name] = _EVALUATING[one.name]
+        elif one.kind is one.VAR_POSITIONAL or (is_flag and may_be_by_place):
+            by_place = (_EVALUATING.get(one.name, False),)
+        elif one.name in _EVALUATING:
+            by_place = (_EVALUATING[one.name],)
+        elif one.default is one.empty and one.kind is not one.VAR_KEYWORD:
+            raise InputError(
+                f"the module {type(module).__name__} is called with {one.name} besides "
+                f"the images: expected one of {', '.join(_EVALUATING)}, or pass a "
+                "function, as jax.tree_util.Partial(apply, variables)"
+            )
+    return by_place, by_name
+
+
+def with_weights_of_now(
+    classifier: Classifier, images: Float[Array, "B H W C"]
+) -> Classifier:
+    """The same, with the arrays that a plain function closes over as leaves.
+
+    Code that was jitted before then sees weights that came in the place of others. A
+    classifier whose weights are leaves already is returned as it is.
+
+    Args:
+      classifier: any.
+      images: only their shape is read.
+
+    Raises:
+      InputError: the function is of an NNX model in training mode.
+    """
+    if not isinstance(classifier.module, LogitsFunction):
+        return classifier
+    function = classifier.variables["params"][FUNCTION]
+    plain = isinstance(function, jax.tree_util.Partial) and not jax.tree.leaves(
+        function
+    )
+    if not plain or has_arrays(function) or function.args or function.keywords:
+        return classifier
+    shown = jax.ShapeDtypeStruct(images.shape, jnp.float32)
+    with _nnx_training_told():
+        function = with_arrays(function.func, shown)
+    return classifier.replace(variables={"params": {FUNCTION: function}})
 
 
 @jax.jit

@@ -125,7 +125,10 @@ def test_a_class_can_be_asked_for(folder, capsys):
         ({"methods": "rise:masks"}, "rise:masks: write rise:masks=value"),
         ({"methods": "trained_masker"}, "name the run as one of --maskers"),
         ({"methods": ""}, "--methods names none: see --list"),
-        ({"methods": "occlusion:patch_size=99"}, "patch_size"),
+        (
+            {"methods": "occlusion:patch_size=99"},
+            "^occlusion:patch_size=99: patch_size",
+        ),
         ({"targets": ["7", "0"]}, "--targets=7,0: the classifier knows classes 0 to 6"),
         ({"targets": ["0"]}, "--targets names 1 classes for 2 pictures"),
         ({"beside": ["nowhere"]}, "--beside nowhere does not exist: name the workdir"),

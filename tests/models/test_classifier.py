@@ -171,7 +171,43 @@ class ByDefault(Regularised):
         return scale * self.answer(images, True)
 
 
-@pytest.mark.parametrize("kind", [Deterministic, Training, Plain, ByDefault])
+class ByAnotherName(Regularised):
+    def __call__(self, images, update_stats=True):
+        return self.answer(images, not update_stats)
+
+
+class Anything(Regularised):
+    def __call__(self, *arguments):
+        return self.answer(arguments[0], not arguments[1])
+
+
+class Both(Regularised):
+    def __call__(self, images, train=True, *, deterministic=False):
+        return self.answer(images, deterministic and not train)
+
+
+class ByPlace(Regularised):
+    def __call__(self, images, train):
+        return self.answer(images, not train)
+
+
+KINDS = [
+    Deterministic,
+    Training,
+    Plain,
+    ByDefault,
+    ByAnotherName,
+    Anything,
+    Both,
+    nn.remat(ByPlace, static_argnums=(2,)),
+    nn.jit(ByPlace, static_argnums=(2,)),
+    lambda: nn.Sequential([ByPlace()]),
+    lambda: nn.Sequential([lambda images: images, Plain()]),
+    lambda: nn.Sequential([Plain()]),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_module_is_told_not_to_train_in_its_own_words(images, kind):
     logits = Classifier({}, kind(), (0.0,) * 3, (1.0,) * 3)(images)
     np.testing.assert_allclose(logits, images.mean((1, 2)) / 255, atol=1e-5)
@@ -189,16 +225,27 @@ def test_a_module_with_another_argument_is_told(images):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x[0], r"\(16, 16, 3\): expected \[B, H, W, 3\], as images\[None\]"),
+        (lambda x: x[0], r"\(16, 16, 3\): expected \[B, H, W, C\], as images\[None\]"),
         (lambda x: x.transpose(0, 3, 1, 2), r"channels first: .*transpose\(0, 2, 3"),
-        (lambda x: x.repeat(2, 3)[..., :4], r"\(3, 16, 16, 4\): expected \[B, H, W, 3"),
-        (lambda x: x[..., :1], r"\(3, 16, 16, 1\): expected \[B, H, W, 3\]"),
+        (
+            lambda x: x.repeat(2, 3)[..., :4],
+            r"16, 4\) .* mean and std are of 3 ch",
+        ),
+        (lambda x: x[..., :1], r"16, 1\) for a classifier whose mean and std are of 3"),
         (lambda x: x * np.float32("nan"), "NaN or infinite"),
     ],
 )
 def test_images_that_are_none_of_its_own(classifier, images, change, message):
     with pytest.raises(InputError, match=message):
         classifier(change(images))
+
+
+def test_one_mean_is_of_all_channels(images):
+    expected = (images / 255 - 0.5).mean((1, 2)) / 0.25
+    for mean, std in (((0.5,), (0.25,)), (0.5, 0.25)):
+        classifier = Classifier({}, Plain(), mean, std)
+        np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
+        assert classifier(images[:0]).shape == (0, 3)
 
 
 def test_labels_are_static_and_as_many_as_logits(images):

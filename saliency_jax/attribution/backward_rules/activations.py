@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jaxtyping import Array, Float
 
@@ -33,7 +32,7 @@ _OTHER = (
     *("rsqrt", "sign", "sin", "sinh", "sqrt", "square", "tan"),
     *("abs", "eq", "ne", "and", "or", "xor", "not"),
 )
-_INFINITE_AT_ZERO = ("log", "rsqrt", "lgamma", "digamma")
+_POLES = ("div", "integer_pow", "log", "log1p", "pow", "rsqrt", "digamma", "lgamma")
 _ELEMENTWISE = frozenset((*_AFFINE, *_RECTIFYING, *_SATURATING, *_OTHER))
 
 
@@ -46,7 +45,7 @@ class Activation(NamedTuple):
         equation by equation.
       rectifies: whether it is of ReLU's kind (ReLU, ReLU6, leaky ReLU, ELU, GELU, SiLU,
         Mish, hard swish ...) and no plain tanh, sigmoid, exponential or power.
-      has_pole: whether it may be infinite at 0, as a logarithm and a quotient are.
+      has_pole: whether it is infinite somewhere, or one of its steps is.
     """
 
     inputs: tuple[Atom, ...]
@@ -119,6 +118,17 @@ def value_and_slope(
     # Not `jax.jvp`: a function with its own backward pass has no forward mode.
     result, pull = jax.vjp(lambda value: function(value, *constants), value)
     return result, pull(jnp.ones_like(result))[0]
+
+
+def is_finite_at_zero(activation: Activation) -> bool:
+    """Whether an activation of 0 is a number; constants count as 1 here."""
+    if not activation.has_pole:
+        return True
+    variable, *constants = (atom.aval for atom in activation.inputs)
+    with jax.ensure_compile_time_eval():
+        ones = [jnp.ones(one.shape, one.dtype) for one in constants]
+        zero = jnp.zeros(variable.shape, variable.dtype)
+        return bool(jnp.all(jnp.isfinite(activation.function(zero, *ones))))
 
 
 def with_backward(
@@ -235,21 +245,8 @@ def _activation(
         function=partial(_evaluate, tuple(body), inputs, output),
         rectifies=not names.isdisjoint(_RECTIFYING)
         or (product and not names.isdisjoint(_SATURATING)),
-        has_pole=not names.isdisjoint(_INFINITE_AT_ZERO)
-        or any(_divides(equation, active) for equation in body),
+        has_pole=not names.isdisjoint(_POLES),
     )
-
-
-def _divides(equation: JaxprEqn, active: Collection[Var]) -> bool:
-    """Whether something constant is divided by a power of an active number."""
-    if equation.primitive.name == "div":
-        return _active_places(equation, active) == [1]
-    if equation.primitive.name == "integer_pow":
-        return equation.params["y"] < 0
-    if equation.primitive.name == "pow":
-        exponent = equation.invars[1]
-        return not isinstance(exponent, Var) and bool(np.any(exponent.val < 0))
-    return False
 
 
 def _evaluate(

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from saliency_jax.attribution.backward_rules.activations import (
     activations,
+    is_finite_at_zero,
     value_and_slope,
     with_backward,
 )
@@ -82,7 +83,7 @@ def rewrites(
 
     def known(equation: JaxprEqn) -> bool:
         if activation := found.get(equation.outvars[0]):
-            return not activation.has_pole
+            return is_finite_at_zero(activation)
         return is_linear(equation, flow) or equation.primitive.name in (
             *CHOOSING,
             "mul",

@@ -119,7 +119,10 @@ def _of_axes(name: str, sides: Sides) -> tuple[int, int] | tuple[None, None]:
     """
     if sides is None:
         return None, None
-    given = np.asarray(sides)
+    try:
+        given = np.asarray(sides)
+    except ValueError:  # such as rows of two lengths
+        given = np.asarray(None)
     if given.shape not in ((), (2,)) or not np.issubdtype(given.dtype, np.integer):
         raise InputError(
             f"{name}={sides!r}: expected a whole number, or two (rows, columns)"

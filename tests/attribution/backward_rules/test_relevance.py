@@ -210,6 +210,7 @@ def test_what_has_no_rule_is_named():
         (jax.nn.log_softmax, "log "),
         (lambda x: x - jax.nn.logsumexp(x, axis=-1, keepdims=True), "log "),
         (lambda x: 1 / x, "div .* by an activation"),
+        (lambda x: reciprocal(x), "custom_jvp_call"),
         (lambda x: x**-2, "integer_pow"),
         (lambda x: x**-0.5, "pow"),
     ],
@@ -219,9 +220,31 @@ def test_what_is_infinite_at_zero_has_no_rule(last, named):
         lrp(lambda x: last(network(x)), X, 0)
 
 
-def test_a_logarithm_that_is_finite_at_zero_has_a_rule():
-    found = lrp(lambda x: jax.nn.softplus(network(x)), X, 0)
-    assert np.isfinite(found).all() and np.abs(found).max() > 0
+@jax.custom_jvp
+def reciprocal(x):
+    return 1 / x
+
+
+reciprocal.defjvp(lambda x, dx: (1 / x[0], -dx[0] / x[0] ** 2))
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        (lambda x: x * (1 / (1 + jnp.exp(-x))), jax.nn.silu),
+        (lambda x: x * jnp.tanh(jnp.log(1 + jnp.exp(x))), jax.nn.mish),
+        (lambda x: x * jax.lax.rsqrt(1 + x * x), lambda x: x / jnp.sqrt(1 + x * x)),
+        (jax.nn.softplus, lambda x: jnp.logaddexp(x, 0)),
+    ],
+)
+def test_poles_elsewhere_than_at_zero_do_no_harm(written, known):
+    last = jax.random.normal(jax.random.key(1), (3, 3))
+    maps = [
+        lrp(lambda x, f=function: f(network(x)) @ last, X, 0, rule="epsilon")
+        for function in (written, known)
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-5)
+    assert np.abs(maps[0]).max() > 0
 
 
 def test_errors():
