@@ -94,7 +94,7 @@ def check_images(
     told = ""
     if images.ndim == 3 and channels in (None, images.shape[2]):
         told = ", as images[None] gives"
-    elif images.shape[0] < at_least:
+    elif images.ndim and images.shape[0] < at_least:
         told = ", at least one"
     raise InputError(f"images of shape {images.shape}: expected {shape}{told}")
 

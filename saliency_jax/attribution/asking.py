@@ -115,7 +115,11 @@ def _checked_targets(
 
 
 def _checked_function(function: Callable, classes: int) -> Partial:
-    """A target function as a pytree, which makes one number of an image's logits."""
+    """A target function as a pytree.
+
+    Raises:
+      InputError: it does not make one number of the logits of one image.
+    """
     logits = jax.ShapeDtypeStruct((classes,), jnp.float32)
     expected = f"expected one number of the logits [{classes}] of one image"
     try:
