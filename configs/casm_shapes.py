@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.every = 200
     config.log.evaluate_every = 100
     if config.form == "demo":
-        config.data.batch_size = 32
+        config.total_steps = 600
         config.log.every = 20
         config.log.picture_every = 100
     if config.form == "smoke":
