@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 
@@ -35,7 +36,8 @@ def with_arrays(function: Callable, argument: jax.ShapeDtypeStruct) -> Partial:
       argument: what it is traced with.
     """
     traced, _ = _traced(function, argument)
-    return Partial(_OfArrays(function), *traced.consts)
+    # On the device: those in NumPy would go there at every call.
+    return Partial(_OfArrays(function), *map(jnp.asarray, traced.consts))
 
 
 def has_arrays(function: Partial) -> bool:
@@ -58,9 +60,9 @@ class _OfArrays:
     def __call__(self, *arguments: Any) -> Any:
         *arrays, argument = arguments
         traced, result = _traced(self.function, argument)
-        kinds = lambda values: [(x.shape, x.dtype) for x in values]
+        kinds = [(x.aval.shape, x.aval.dtype) for x in traced.jaxpr.constvars]
         # Else some depend on the argument's shape, and belong to this trace.
-        if kinds(arrays) != kinds(traced.consts):
+        if kinds != [(x.shape, x.dtype) for x in arrays]:
             arrays = traced.consts
         found = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, arrays))(argument)
         return jax.tree.unflatten(jax.tree.structure(result), found)

@@ -171,6 +171,36 @@ def test_a_classifier_of_a_function_that_was_made_before():
     assert np.abs(after - before).max() > 0.1
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float16, np.int8])
+def test_weights_of_other_types_in_numpy_also_changed_in_place(kind):
+    weights = (10 * OLD).astype(kind)
+    function = lambda images: images.reshape(len(images), -1) @ weights
+    before = attribution.gradient(function, X, 1)
+    weights[:] = 10 * NEW
+    after = attribution.gradient(function, X, 1)
+    expected = attribution.gradient(
+        jax.tree_util.Partial(
+            lambda held, images: images.reshape(len(images), -1) @ held, weights
+        ),
+        X,
+        1,
+    )
+    np.testing.assert_allclose(after, expected, rtol=1e-5)
+    assert np.abs(after - before).max() > 1
+
+
+def test_keys_are_held_as_well():
+    held = {"key": jax.random.key(1)}
+
+    def function(images):
+        noise = jax.random.normal(held["key"], (48, 3))
+        return images.reshape(len(images), -1) @ noise
+
+    before = attribution.gradient(function, X, 1)
+    held["key"] = jax.random.key(2)
+    assert np.abs(attribution.gradient(function, X, 1) - before).max() > 0.1
+
+
 def test_weights_that_are_traced():
     held = {}
 
