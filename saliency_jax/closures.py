@@ -32,9 +32,11 @@ def with_arrays(function: Callable, argument: jax.ShapeDtypeStruct) -> Partial:
     have come in the place of these. Numbers are constants, as in `jax.jit`.
 
     Args:
-      function: of one array.
+      function: of one array; one that is a pytree has its leaves already.
       argument: what it is traced with.
     """
+    if not jax.tree_util.all_leaves([function]):
+        return as_partial(function)
     traced, _ = _traced(function, argument)
     # On the device: those in NumPy would go there at every call.
     return Partial(_OfArrays(function), *map(jnp.asarray, traced.consts))

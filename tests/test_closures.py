@@ -51,7 +51,7 @@ def in_a_global():
 
 def in_another_function():
     inner, replace = in_a_variable()
-    return lambda images: 2 * inner(images), replace
+    return lambda images: inner(images), replace
 
 
 class Trainer:
@@ -109,12 +109,11 @@ def test_maps_are_of_the_weights_of_now(way):
     of = lambda weights: attribution.gradient(
         jax.tree_util.Partial(logits, jnp.asarray(weights)), X, 1
     )
-    scale = 2 if way is in_another_function else 1
     before = attribution.gradient(function, X, 1)
-    np.testing.assert_allclose(before, scale * of(OLD), rtol=1e-5)
+    np.testing.assert_allclose(before, of(OLD), rtol=1e-5)
     replace()
     after = attribution.gradient(function, X, 1)
-    np.testing.assert_allclose(after, scale * of(NEW), rtol=1e-5)
+    np.testing.assert_allclose(after, of(NEW), rtol=1e-5)
     assert np.abs(after - before).max() > 0.1
 
 

@@ -17,7 +17,7 @@ from saliency_jax.attribution.layers import (
     as_layer,
     cut,
 )
-from saliency_jax.closures import as_partial, with_arrays
+from saliency_jax.closures import with_arrays
 from saliency_jax.errors import InputError
 from saliency_jax.masking import check_images, check_range, to_float
 from saliency_jax.models.classifier import Classifier, logits_of, with_weights_of_now
@@ -131,9 +131,7 @@ def _checked_function(function: Callable, classes: int) -> Partial:
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         what = type(made).__name__ if shape is None else f"{dtype} {[*shape]}"
         raise InputError(f"the target function gives {what}: {expected}")
-    if jax.tree_util.all_leaves([function]):
-        return with_arrays(function, logits)
-    return as_partial(function)
+    return with_arrays(function, logits)
 
 
 def check_unit(classifier: Classifier, size: tuple[int, int, int], unit: Unit) -> None:

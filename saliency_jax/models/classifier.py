@@ -244,17 +244,18 @@ def _evaluation_mode(module: nn.Module) -> tuple[tuple[bool, ...], dict[str, boo
     _, images, *others = inspect.signature(type(module).__call__).parameters.values()
     if images.kind is images.VAR_POSITIONAL:
         others = [images]
-    by_place, by_name = (), {}
-    for place, one in enumerate(others):
-        may_be_by_place = place == 0 and one.kind is not one.KEYWORD_ONLY
-        is_flag = one.annotation in (bool, "bool") or isinstance(one.default, bool)
-        if one.name in _EVALUATING and not may_be_by_place:
-            by_name[one.name] = _EVALUATING[one.name]
-        elif one.kind is one.VAR_POSITIONAL or (is_flag and may_be_by_place):
-            by_place = (_EVALUATING.get(one.name, False),)
-        elif one.name in _EVALUATING:
-            by_place = (_EVALUATING[one.name],)
-        elif one.default is one.empty and one.kind is not one.VAR_KEYWORD:
+    by_place = ()
+    by_name = {x.name: _EVALUATING[x.name] for x in others if x.name in _EVALUATING}
+    if others and others[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        first = others[0]
+        is_flag = first.annotation in (bool, "bool") or isinstance(first.default, bool)
+        if first.name in by_name:
+            by_place = (by_name.pop(first.name),)
+        elif is_flag or first.kind is first.VAR_POSITIONAL:
+            by_place = (False,)
+    for one in others[len(by_place) :]:
+        is_needed = one.default is one.empty and one.kind is not one.VAR_KEYWORD
+        if is_needed and one.name not in by_name:
             raise InputError(
                 f"the module {type(module).__name__} is called with {one.name} besides "
                 f"the images: expected one of {', '.join(_EVALUATING)}, or pass a "
@@ -281,10 +282,8 @@ def with_weights_of_now(
     if not isinstance(classifier.module, LogitsFunction):
         return classifier
     function = classifier.variables["params"][FUNCTION]
-    plain = isinstance(function, jax.tree_util.Partial) and not jax.tree.leaves(
-        function
-    )
-    if not plain or has_arrays(function) or function.args or function.keywords:
+    is_partial = isinstance(function, jax.tree_util.Partial)
+    if not is_partial or function.args or function.keywords or has_arrays(function):
         return classifier
     shown = jax.ShapeDtypeStruct(images.shape, jnp.float32)
     with _nnx_training_told():

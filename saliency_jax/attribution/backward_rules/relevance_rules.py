@@ -84,10 +84,8 @@ def rewrites(
     def known(equation: JaxprEqn) -> bool:
         if activation := found.get(equation.outvars[0]):
             return is_finite_at_zero(activation)
-        return is_linear(equation, flow) or equation.primitive.name in (
-            *CHOOSING,
-            "mul",
-        )
+        name = equation.primitive.name
+        return is_linear(equation, flow) or name in (*CHOOSING, "mul")
 
     refuse_unknown("lrp", flow, known)
     changed = {x.outvars[0]: _constant(x) for x in flow.held}

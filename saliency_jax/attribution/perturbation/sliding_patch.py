@@ -121,9 +121,10 @@ def _of_axes(name: str, sides: Sides) -> tuple[int, int] | tuple[None, None]:
         return None, None
     try:
         given = np.asarray(sides)
+        known = given.shape in ((), (2,)) and np.issubdtype(given.dtype, np.integer)
     except ValueError:  # such as rows of two lengths
-        given = np.asarray(None)
-    if given.shape not in ((), (2,)) or not np.issubdtype(given.dtype, np.integer):
+        known = False
+    if not known:
         raise InputError(
             f"{name}={sides!r}: expected a whole number, or two (rows, columns)"
         )
